@@ -1,0 +1,249 @@
+"""The first line of every loss: check, convert, blank what is masked.
+
+What is known when a loss is traced (shapes, dtypes, options that are Python numbers) raises
+there. What only the data know is an error under `checked`, and otherwise NaN or nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import numbers
+import warnings
+from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.core import Tracer
+from jax.experimental import checkify
+from jax.typing import ArrayLike
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+_checking = jax.make_user_context(False)
+
+
+def checked(f: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """The same function, with the data of every loss that it calls checked.
+
+    `f` is a loss, a training loss, or the gradient of one. `checked` goes outside `jax.jit`,
+    `jax.grad` and `jax.vmap`, and costs nothing where it is not used.
+
+    Args:
+        f: Any function that calls losses of jaxloss.
+
+    Returns:
+        A function that takes the arguments of `f` and raises an error that names the argument,
+        the first bad index and its value: a label out of range, a probability outside [0, 1], a
+        negative weight under "mean", NaN. It warns of softmax outputs passed as logits.
+
+    Raises:
+        RuntimeError: It is called inside a transformation.
+
+    Example:
+        >>> loss = jaxloss.checked(jaxloss.softmax_cross_entropy_with_integer_labels)
+        >>> loss(jnp.zeros((2, 3)), jnp.array([0, 3]))
+        Traceback (most recent call last):
+        jax...JaxRuntimeError: labels[1] is 3: a class index is in [0, 3)...
+    """
+
+    @functools.wraps(f)
+    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with _checking(True):
+            error, value = checkify.checkify(lambda: f(*args, **kwargs))()
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(error)):
+            raise RuntimeError(
+                "jaxloss.checked was called inside a transformation and cannot raise there: put "
+                "it outside, as in jaxloss.checked(jax.jit(f)) or jaxloss.checked(jax.grad(f))."
+            )
+        checkify.check_error(error)
+        jax.effects_barrier()
+        return value
+
+    return call
+
+
+def paired(
+    where: ArrayLike | None,
+    *,
+    features: int = 0,
+    fill: Mapping[str, float] | None = None,
+    **arrays: ArrayLike,
+) -> list[Array]:
+    """Floats of one shape, of which the last `features` axes belong to a unit or part.
+
+    What `where` deletes becomes 0, or what `fill` says where the mathematics is not finite at 0.
+    """
+    return _paired(where, features, fill or {}, arrays)
+
+
+def _paired(
+    where: ArrayLike | None,
+    features: int,
+    fill: Mapping[str, float],
+    arrays: Mapping[str, ArrayLike],
+) -> list[Array]:
+    first, *_ = arrays
+    converted = floats(**arrays)
+    for name, array in zip(arrays, converted, strict=True):
+        if array.shape != converted[0].shape:
+            raise ValueError(
+                f"{name} must have the shape of {first}, got {array.shape} and "
+                f"{converted[0].shape}; nothing is broadcast."
+            )
+    if converted[0].ndim < features:
+        raise ValueError(f"{first} must have {features} trailing axes, got {converted[0].shape}.")
+    blanked = []
+    for name, array in zip(arrays, converted, strict=True):
+        array = blank(array, where, features=features, fill=fill.get(name, 0))
+        require(~jnp.isnan(array), name, array, "it must be a number")
+        blanked.append(array)
+    return blanked
+
+
+def labelled(
+    where: ArrayLike | None, *, logits: ArrayLike, labels: ArrayLike, name: str = "logits"
+) -> tuple[Array, Array]:
+    """Float logits `[*units, classes]` and class indices `[*units]`; `name` is what errors say.
+
+    A label out of range makes its logits NaN, and so the loss and their gradient.
+    """
+    labels = jnp.asarray(labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels must be class indices (integers), got {labels.dtype}.")
+    (logits,) = _paired(where, 1, {}, {name: logits})
+    if logits.shape[:-1] != labels.shape:
+        raise ValueError(
+            f"labels must have the shape of {name} without the class axis, got {labels.shape} "
+            f"and {logits.shape}."
+        )
+    logits = with_a_class(logits)
+    classes = logits.shape[-1]
+    wide = jnp.int64 if labels.dtype in (jnp.int64, jnp.uint32, jnp.uint64) else jnp.int32
+    labels = blank(labels.astype(jax.dtypes.canonicalize_dtype(wide)), where)
+    known = (labels >= 0) & (labels < classes)
+    require(known, "labels", labels, f"a class index is in [0, {classes})")
+    poison = jnp.where(known, 1, jnp.nan).astype(logits.dtype)
+    return logits * poison[..., None], jnp.where(known, labels, 0)
+
+
+def repeated(name: str, array: ArrayLike, like_name: str, like: ArrayLike) -> Array:
+    """`array`, which has the leading axes of `like`, repeated along the last one."""
+    array, shape = jnp.asarray(array), jnp.shape(like)
+    if array.shape != shape[:-1]:
+        raise ValueError(
+            f"{name} must have the shape of {like_name} without the last axis, got {array.shape} "
+            f"and {shape}."
+        )
+    return jnp.broadcast_to(array[..., None], shape)
+
+
+def with_a_class(logits: Array) -> Array:
+    """The logits; where there are no classes at all, those of one absent class."""
+    empty = [(0, 0, 0)] * (logits.ndim - 1) + [(0, int(logits.shape[-1] == 0), 0)]
+    return jax.lax.pad(logits, jnp.asarray(-jnp.inf, logits.dtype), empty)
+
+
+def floats(**arrays: ArrayLike) -> list[Array]:
+    """The arrays in the dtype of the first, which is floating, or float32 if that is wider."""
+    (first, *_), converted = arrays, [jnp.asarray(array) for array in arrays.values()]
+    if not jnp.issubdtype(converted[0].dtype, jnp.floating):
+        raise TypeError(f"{first} must be floating, got {converted[0].dtype}.")
+    for name, array in zip(arrays, converted, strict=True):
+        if jnp.issubdtype(array.dtype, jnp.complexfloating):
+            raise TypeError(f"{name} must be real, got {array.dtype}.")
+    dtype = jnp.float64 if converted[0].dtype == jnp.float64 else jnp.float32
+    return [array.astype(dtype) for array in converted]
+
+
+def option(
+    name: str, value: ArrayLike, like: Array, *, must_be: str, entries: bool = False
+) -> Array:
+    """One number in the dtype of `like`, or with `entries` also one per entry of its last axis.
+
+    A Python number is checked here, an array (it may be traced) under `checked`.
+    """
+    holds = RANGES[must_be]
+    if isinstance(value, numbers.Real) and not holds(value):
+        raise ValueError(f"{name} must be {must_be}, got {value}.")
+    array = jnp.asarray(value).astype(like.dtype)
+    allowed = ((), like.shape[-1:]) if entries else ((),)
+    if array.shape not in allowed:
+        also = f" or one per entry of the last axis, {like.shape[-1:]}" if entries else ""
+        raise ValueError(f"{name} must be one number{also}, got shape {array.shape}.")
+    require(holds(array), name, array, f"it must be {must_be}")
+    return array.reshape((1,) * (like.ndim - 1) + array.shape) if array.ndim else array
+
+
+RANGES: dict[str, Callable[..., bool | Array]] = {
+    "a number": lambda value: value == value,
+    "positive": lambda value: value > 0,
+    "0 or more": lambda value: value >= 0,
+    "in [0, 1]": lambda value: (value >= 0) & (value <= 1),
+    "in (0, 1)": lambda value: (value > 0) & (value < 1),
+}
+
+
+def given(value: ArrayLike | None) -> bool:
+    """Whether an option is in use: it is not None and not the Python number 0."""
+    return not (value is None or (isinstance(value, numbers.Real) and value == 0))
+
+
+def blank(array: Array, where: ArrayLike | None, *, features: int = 0, fill: float = 0) -> Array:
+    """Fills what is masked, so that what it holds reaches no value and no gradient."""
+    if where is None:
+        return array
+    units = array.shape[: array.ndim - features]
+    kept = spread("where", where, units).reshape(units + (1,) * features)
+    return jnp.where(kept, array, jnp.asarray(fill, array.dtype))
+
+
+def spread(name: str, array: ArrayLike, units: tuple[int, ...]) -> Array:
+    """`where` or `weights`, given over the units or their leading axes, over the units."""
+    array = jnp.asarray(array)
+    if name == "where" and array.dtype != bool:
+        raise TypeError(f"where must be boolean, got {array.dtype}; numbers go to weights.")
+    if name == "weights" and array.dtype == bool:
+        raise TypeError("weights must be numbers, got bool; a mask goes to where.")
+    if array.shape != units[: array.ndim]:
+        raise ValueError(
+            f"{name} of shape {array.shape} must have the shape of the units, {units}, or of "
+            f"their leading axes; else say jnp.broadcast_to({name}, {units})."
+        )
+    missing = len(units) - array.ndim
+    return jnp.broadcast_to(array.reshape(array.shape + (1,) * missing), units)
+
+
+def units_kept(where: ArrayLike | None, parts: tuple[int, ...], *, units: int) -> Array | None:
+    """Which of the units, the first `units` axes of `parts`, have a part left."""
+    if where is None:
+        return None
+    return jnp.any(spread("where", where, parts), axis=tuple(range(units, len(parts))))
+
+
+def require(ok: bool | Array, name: str, array: Array, why: str) -> None:
+    """Under `checked`, an error that names the first entry which is not `ok`."""
+    if _checking.value and array.size:
+        first = jnp.unravel_index(jnp.argmin(jnp.asarray(ok)), array.shape)
+        index = f"[{', '.join(['{}'] * array.ndim)}]" if array.ndim else ""
+        checkify.check(jnp.all(ok), f"{name}{index} is {{}}: {why}.", *first, array[first])
+
+
+def warn_of_probabilities(logits: Array, where: ArrayLike | None) -> None:
+    """Under `checked`, a warning where every row of `logits` looks like a softmax output."""
+    if _checking.value and logits.size:
+        masked = jnp.zeros((), bool) if where is None else ~jnp.asarray(where)
+        kept = ~spread("where", masked, logits.shape[:-1])
+        sums_to_one = jnp.abs(jnp.sum(logits, axis=-1) - 1) < 1e-3
+        row = jnp.all((logits >= 0) & (logits <= 1), axis=-1) & sums_to_one
+        jax.debug.callback(_warn_of_probabilities, jnp.all(row | ~kept) & jnp.any(kept))
+
+
+def _warn_of_probabilities(suspicious: Array) -> None:
+    if suspicious:
+        warnings.warn(
+            "every row of logits is in [0, 1] and sums to 1: pass what goes into the softmax, or "
+            "use a loss that takes probabilities.",
+            stacklevel=2,
+        )

@@ -1,0 +1,148 @@
+"""The last line of every loss: from one value per unit to the number you differentiate.
+
+`where` deletes and `weights` repeat (`weights=2` is the unit twice). `reduction` is
+
+    "mean"         Σ w·ℓ / Σ w
+    "sum"          Σ w·ℓ
+    None           w·ℓ, one per unit, 0 where deleted
+    jaxloss.stats  the mergeable form of the mean: a `Mean` or a `Deferred`
+    a function     called with (values, where, weights), such as `jaxloss.unit_mean`
+
+and the mean of nothing is 0. A weight is arithmetic: 0 · NaN is NaN, and only `where` erases.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, cast
+
+from jax import Array
+from jax.typing import ArrayLike
+from typing_extensions import TypeVar
+
+from jaxloss.core.inputs import require, spread
+from jaxloss.core.numerics import ratio
+from jaxloss.core.statistics import Concat, Deferred, Mean, Statistic, kept, stats
+
+R = TypeVar("R", default=Array)
+Reduction: TypeAlias = (
+    Literal["mean", "sum"] | Callable[[Array, Array | None, Array | None], R] | None
+)
+MeanReduction: TypeAlias = Literal["mean"] | Callable[[Array, Array | None, Array | None], R]
+
+
+def reduce(
+    values: Array,
+    *,
+    counts: Array | None = None,
+    where: ArrayLike | None,
+    weights: ArrayLike | None,
+    reduction: Reduction[R],
+) -> R:
+    """The last line of a loss with one value per unit.
+
+    `counts` is what a unit of weight 1 adds to the denominator: 1, or the weight of its class.
+    """
+    if reduction is None:
+        values, times = kept(values, where, weights)
+        return cast(R, times * values)
+    if reduction == "mean" or reduction is stats:
+        mean = _mean(values, counts, where, weights)
+        return cast(R, mean.value() if reduction == "mean" else mean)
+    if reduction == "sum":
+        return cast(R, Mean.of(values, where, weights).total)
+    if not callable(reduction):
+        raise ValueError(
+            "reduction must be 'mean', 'sum', None (one value per unit), jaxloss.stats or "
+            f"another function of (values, where, weights), got {reduction!r}."
+        )
+    where = None if where is None else spread("where", where, values.shape)
+    weights = None if weights is None else spread("weights", weights, values.shape)
+    if counts is not None:
+        values, weights = ratio(values, counts), (1 if weights is None else weights) * counts
+    return reduction(kept(values, where, None)[0], where, weights)
+
+
+def _mean(
+    values: Array, counts: Array | None, where: ArrayLike | None, weights: ArrayLike | None
+) -> Mean:
+    if weights is not None:
+        _, times = kept(values, where, weights)
+        require(times >= 0, "weights", times, "a weight of a mean is 0 or more")
+    mean = Mean.of(values, where, weights)
+    return mean if counts is None else Mean(mean.total, Mean.of(counts, where, weights).total)
+
+
+def defer(
+    statistics: Any,
+    finish: Callable[[Any], Array],
+    *,
+    reduction: MeanReduction[R],
+    name: str,
+) -> R:
+    """The last line of a loss that is a formula of sums and has no value per unit."""
+    if reduction == "mean":
+        return cast(R, finish(statistics))
+    if reduction is stats:
+        return cast(R, Deferred(statistics, finish))
+    raise ValueError(
+        f"reduction of {name} must be 'mean' or jaxloss.stats, got {reduction!r}: the loss is a "
+        "formula of sums over the batch and has no value per unit."
+    )
+
+
+def reduce_rows(
+    kernel: Callable[..., Array],
+    rows: tuple[Array, ...],
+    *options: Array,
+    where: ArrayLike | None,
+    weights: ArrayLike | None,
+    reduction: Reduction[R],
+) -> R:
+    """The last line of a loss whose units see each other.
+
+    `kernel(*rows, *options, where)`, a module-level function or a frozen dataclass of Python
+    values, is one value per row. Rows are told apart by `where` and never by their order.
+    """
+    units = rows[0].shape[:1]
+    where = spread("where", True if where is None else where, units)
+    weights = spread("weights", 1 if weights is None else weights, units).astype(rows[0].dtype)
+    if reduction in (stats, unit_stats):
+        shared = tuple(Mean.constant(option) for option in options)
+        finish = _ReduceRows(kernel, cast(Callable[..., Statistic], reduction))
+        return cast(R, Deferred((Concat((rows, where, weights)), shared), finish))
+    values = kernel(*rows, *options, where)
+    return reduce(values, where=where, weights=weights, reduction=reduction)
+
+
+@dataclasses.dataclass(frozen=True)
+class _ReduceRows:
+    kernel: Callable[..., Array]
+    reduction: Callable[..., Statistic]
+
+    def __call__(self, statistics: tuple[Concat, tuple[Mean, ...]]) -> Array:
+        (rows, where, weights), options = statistics[0].rows, statistics[1]
+        values = self.kernel(*rows, *(option.value() for option in options), where)
+        return reduce(values, where=where, weights=weights, reduction=self.reduction).value()
+
+
+def unit_mean(values: Array, where: Array | None, weights: Array | None) -> Array:
+    """A reduction: Σ w·ℓ / number of units kept, for signed weights such as advantages.
+
+    Example:
+        >>> print(jaxloss.unit_mean(jnp.array([3.0, 4.0]), None, jnp.array([2.0, -1.0])))
+        1.0
+    """
+    return unit_stats(values, where, weights).value()
+
+
+def unit_stats(values: Array, where: Array | None, weights: Array | None) -> Mean:
+    """A reduction: the mergeable form of `unit_mean`.
+
+    Example:
+        >>> jaxloss.unit_stats(jnp.ones(2), None, jnp.array([1.0, 3.0]))
+        Mean(total=Array(4., dtype=float32), weight=Array(2., dtype=float32))
+    """
+    values, times = kept(values, where, weights)
+    return Mean.of(times * values, where)

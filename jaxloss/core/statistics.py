@@ -1,0 +1,269 @@
+"""What is added over examples before the last formula of a loss.
+
+Parts of a batch (microbatches, devices, evaluation shards) merge their statistics and never
+average averages; then any partition gives the loss of the whole.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, Self, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxloss.core.inputs import spread
+from jaxloss.core.numerics import ratio
+
+Tree = TypeVar("Tree")
+
+
+class Statistic(abc.ABC):
+    """Something to merge, to scale by a number, and in the end to take the `value` of."""
+
+    __array_ufunc__ = None  # so that np.float32(2) * statistic reaches __rmul__
+
+    @abc.abstractmethod
+    def value(self) -> Array:
+        """The loss of everything that was merged."""
+
+    @abc.abstractmethod
+    def merge(self, other: Self) -> Self:
+        """The statistic of the examples of both."""
+
+    @abc.abstractmethod
+    def __mul__(self, scale: ArrayLike) -> Statistic:
+        """The same loss times a number."""
+
+    def __rmul__(self, scale: ArrayLike) -> Statistic:
+        return self * scale
+
+    def __add__(self, other: object) -> NoReturn:
+        raise TypeError(
+            "`+` could pool two statistics or add two terms of a loss: a.merge(b) pools, and the "
+            "dict {'a': a, 'b': b} is a sum of terms."
+        )
+
+    __radd__ = __add__
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mean(Statistic):
+    """Σ w·ℓ and Σ w, whose quotient is a mean.
+
+    Example:
+        >>> part = jaxloss.squared_error(jnp.ones(3), jnp.zeros(3), reduction=jaxloss.stats)
+        >>> rest = jaxloss.squared_error(3 * jnp.ones(1), jnp.zeros(1), reduction=jaxloss.stats)
+        >>> print(part.merge(rest).value())
+        3.0
+    """
+
+    total: Array
+    weight: Array
+
+    @classmethod
+    def of(
+        cls, values: Array, where: ArrayLike | None = None, weights: ArrayLike | None = None
+    ) -> Mean:
+        """The mean of one value per unit."""
+        values, times = kept(jnp.asarray(values), where, weights)
+        if where is None and weights is None:
+            return cls(jnp.sum(values), jnp.asarray(values.size, values.dtype))
+        return cls(jnp.sum(times * values), jnp.sum(times))
+
+    @classmethod
+    def constant(cls, option: Array) -> Mean:
+        """An option that every part shares: merging leaves it, and its gradient adds up."""
+        return cls(option, jnp.ones_like(option))
+
+    def value(self) -> Array:
+        """Σ w·ℓ / Σ w, and 0 where Σ w = 0."""
+        return ratio(self.total, self.weight)
+
+    def merge(self, other: Self) -> Self:
+        """The mean over the units of both."""
+        return type(self)(self.total + other.total, self.weight + other.weight)
+
+    def __mul__(self, scale: ArrayLike) -> Mean:
+        return Mean(_scaled(scale, self.total), self.weight)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sum(Statistic):
+    """A total that is the loss itself, such as an evidence lower bound.
+
+    Example:
+        >>> print(jaxloss.Sum(jnp.array(2.0)).merge(jaxloss.Sum(jnp.array(3.0))).value())
+        5.0
+    """
+
+    total: Array
+
+    def value(self) -> Array:
+        """The total."""
+        return self.total
+
+    def merge(self, other: Self) -> Self:
+        """The total of both."""
+        return type(self)(self.total + other.total)
+
+    def __mul__(self, scale: ArrayLike) -> Sum:
+        return Sum(_scaled(scale, self.total))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Concat:
+    """A pytree of arrays with one row per example; what is added is rows.
+
+    Floating leaves are differentiated; integers and booleans ride along.
+
+    Example:
+        >>> rows = jaxloss.Concat({"x": jnp.zeros((2, 3)), "label": jnp.array([0, 1])})
+        >>> print(rows.merge(rows).rows["x"].shape)
+        (4, 3)
+    """
+
+    rows: Any
+
+    def merge(self, other: Concat) -> Concat:
+        """The rows of both."""
+        return Concat(jax.tree.map(lambda *r: jnp.concatenate(r), self.rows, other.rows))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Deferred(Statistic):
+    """`finish(stats)`, where `stats` is a tree of arrays (added), `Mean`, `Sum` and `Concat`.
+
+    `finish` is a module-level function or a frozen dataclass that holds Python numbers, strings
+    and booleans; an option that is an array travels in `stats` as `Mean.constant(option)`.
+
+    Example:
+        >>> def root(mean):
+        ...     return jnp.sqrt(mean.value())
+        >>> one = jaxloss.Deferred(jaxloss.Mean(jnp.array(1.0), jnp.array(1.0)), root)
+        >>> other = jaxloss.Deferred(jaxloss.Mean(jnp.array(17.0), jnp.array(1.0)), root)
+        >>> print(one.merge(other).value())
+        3.0
+    """
+
+    stats: Any
+    finish: Callable[[Any], Array] = dataclasses.field(metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        if dataclasses.is_dataclass(self.finish):
+            for field in dataclasses.fields(self.finish):
+                if isinstance(getattr(self.finish, field.name), (Array, np.ndarray)):
+                    raise TypeError(
+                        f"{field.name} of {type(self.finish).__name__} must be a Python value, "
+                        "got an array: carry it in stats as Mean.constant."
+                    )
+
+    def value(self) -> Array:
+        """The loss of everything that was merged."""
+        return self.finish(self.stats)
+
+    def merge(self, other: Self) -> Self:
+        """The loss over the examples of both."""
+        if self.finish != other.finish:
+            raise ValueError(
+                f"two statistics merge if they finish alike, got {self.finish} and {other.finish}."
+            )
+        return type(self)(merge([self.stats, other.stats]), self.finish)
+
+    def __mul__(self, scale: ArrayLike) -> Deferred:
+        factor = Mean.constant(jnp.asarray(scale, jnp.float32))
+        return Deferred((self.stats, factor), _Scaled(self.finish))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scaled:
+    finish: Callable[[Any], Array]
+
+    def __call__(self, stats: tuple[Any, Mean]) -> Array:
+        return _scaled(stats[1].value(), self.finish(stats[0]))
+
+
+def _scaled(scale: ArrayLike, total: Array) -> Array:
+    return jnp.asarray(scale).astype(total.dtype) * total
+
+
+def stats(values: Array, where: Array | None, weights: Array | None) -> Statistic:
+    """A reduction: the mean, left mergeable; a `Mean` or, for a formula of sums, a `Deferred`.
+
+    Example:
+        >>> jaxloss.absolute_error(jnp.ones(2), jnp.zeros(2), reduction=jaxloss.stats)
+        Mean(total=Array(2., dtype=float32), weight=Array(2., dtype=float32))
+    """
+    return Mean.of(values, where, weights)
+
+
+def merge(parts: Sequence[Tree] | Tree, *, axis_name: str | Sequence[str] | None = None) -> Tree:
+    """The statistics of the whole, from those of its parts.
+
+    Args:
+        parts: A list of trees of statistics; or with `axis_name`, inside `jax.shard_map` or
+            `jax.vmap`, the tree of one shard.
+        axis_name: The mapped axis or axes whose shards are the parts.
+
+    Returns:
+        One tree: arrays are added, rows are concatenated.
+
+    Example:
+        >>> parts = [jaxloss.Mean.of(jnp.array([1.0, 3.0])), jaxloss.Mean.of(jnp.array([8.0]))]
+        >>> print(jaxloss.merge(parts).value())
+        4.0
+    """
+    if axis_name is not None:
+        return jax.tree.map(functools.partial(_gather, axis_name=axis_name), parts, is_leaf=_merges)
+    if not isinstance(parts, Sequence) or not parts:
+        raise TypeError("parts must be a list of statistics with at least one entry.")
+    return functools.reduce(lambda a, b: jax.tree.map(_both, a, b, is_leaf=_merges), parts)
+
+
+def _merges(node: object) -> bool:
+    return isinstance(node, (Statistic, Concat))
+
+
+def _both(a: Any, b: Any) -> Any:
+    return a.merge(b) if _merges(a) else a + b
+
+
+def _gather(node: Any, *, axis_name: str | Sequence[str]) -> Any:
+    if isinstance(node, Deferred):
+        return Deferred(merge(node.stats, axis_name=axis_name), node.finish)
+    if isinstance(node, Concat):
+        return jax.tree.map(lambda row: jax.lax.all_gather(row, axis_name, tiled=True), node)
+    return jax.lax.psum(node, axis_name)
+
+
+def value(loss: Any) -> Array:
+    """What a training loss returned, as one number: a dict is the sum of its terms."""
+    if isinstance(loss, dict):
+        return functools.reduce(jnp.add, map(value, loss.values()))
+    return loss.value() if isinstance(loss, Statistic) else loss
+
+
+def kept(values: Array, where: ArrayLike | None, weights: ArrayLike | None) -> tuple[Array, Array]:
+    """Values, and how often each counts; both are 0 where deleted."""
+    times = spread("weights", 1 if weights is None else weights, values.shape)
+    times = times.astype(values.dtype)
+    if where is None:
+        return values, times
+    where = spread("where", where, values.shape)
+    return jnp.where(where, values, 0), jnp.where(where, times, 0)
+
+
+def total(values: Array, where: ArrayLike | None, weights: ArrayLike | None) -> Array:
+    """Σ w·values over the units; the last axis, the classes, stays."""
+    _, times = kept(values[..., 0], where, weights)
+    return jnp.sum(times[..., None] * values, axis=tuple(range(values.ndim - 1)))
