@@ -33,9 +33,9 @@ class Statistic(abc.ABC):
     def value(self) -> Array:
         """The loss of everything that was merged."""
 
-    @abc.abstractmethod
     def merge(self, other: Self) -> Self:
         """The statistic of the examples of both."""
+        return merge([self, other])
 
     @abc.abstractmethod
     def __mul__(self, scale: ArrayLike) -> Statistic:
@@ -87,10 +87,6 @@ class Mean(Statistic):
         """Σ w·ℓ / Σ w, and 0 where Σ w = 0."""
         return ratio(self.total, self.weight)
 
-    def merge(self, other: Self) -> Self:
-        """The mean over the units of both."""
-        return type(self)(self.total + other.total, self.weight + other.weight)
-
     def __mul__(self, scale: ArrayLike) -> Mean:
         return Mean(_scaled(scale, self.total), self.weight)
 
@@ -110,10 +106,6 @@ class Sum(Statistic):
     def value(self) -> Array:
         """The total."""
         return self.total
-
-    def merge(self, other: Self) -> Self:
-        """The total of both."""
-        return type(self)(self.total + other.total)
 
     def __mul__(self, scale: ArrayLike) -> Sum:
         return Sum(_scaled(scale, self.total))
@@ -136,7 +128,7 @@ class Concat:
 
     def merge(self, other: Concat) -> Concat:
         """The rows of both."""
-        return Concat(jax.tree.map(lambda *r: jnp.concatenate(r), self.rows, other.rows))
+        return jax.tree.map(lambda *rows: jnp.concatenate(rows), self, other)
 
 
 @jax.tree_util.register_dataclass
@@ -172,16 +164,8 @@ class Deferred(Statistic):
         """The loss of everything that was merged."""
         return self.finish(self.stats)
 
-    def merge(self, other: Self) -> Self:
-        """The loss over the examples of both."""
-        if self.finish != other.finish:
-            raise ValueError(
-                f"two statistics merge if they finish alike, got {self.finish} and {other.finish}."
-            )
-        return type(self)(merge([self.stats, other.stats]), self.finish)
-
     def __mul__(self, scale: ArrayLike) -> Deferred:
-        factor = Mean.constant(jnp.asarray(scale, jnp.float32))
+        factor = Mean.constant(jnp.asarray(scale, float))
         return Deferred((self.stats, factor), _Scaled(self.finish))
 
 
@@ -224,26 +208,33 @@ def merge(parts: Sequence[Tree] | Tree, *, axis_name: str | Sequence[str] | None
         4.0
     """
     if axis_name is not None:
-        return jax.tree.map(functools.partial(_gather, axis_name=axis_name), parts, is_leaf=_merges)
+        return jax.tree.map(functools.partial(_gather, axis_name), parts, is_leaf=_concatenates)
     if not isinstance(parts, Sequence) or not parts:
         raise TypeError("parts must be a list of statistics with at least one entry.")
-    return functools.reduce(lambda a, b: jax.tree.map(_both, a, b, is_leaf=_merges), parts)
+    return functools.reduce(_merge_two, parts)
 
 
-def _merges(node: object) -> bool:
-    return isinstance(node, (Statistic, Concat))
+def _concatenates(node: object) -> bool:
+    return isinstance(node, Concat)
 
 
-def _both(a: Any, b: Any) -> Any:
-    return a.merge(b) if _merges(a) else a + b
-
-
-def _gather(node: Any, *, axis_name: str | Sequence[str]) -> Any:
-    if isinstance(node, Deferred):
-        return Deferred(merge(node.stats, axis_name=axis_name), node.finish)
+def _gather(axis_name: str | Sequence[str], node: Any) -> Any:
     if isinstance(node, Concat):
         return jax.tree.map(lambda row: jax.lax.all_gather(row, axis_name, tiled=True), node)
     return jax.lax.psum(node, axis_name)
+
+
+def _merge_two(a: Tree, b: Tree) -> Tree:
+    if jax.tree.structure(a) != jax.tree.structure(b):
+        raise ValueError(
+            "two statistics merge if they are of one loss with the same options, got "
+            f"{jax.tree.structure(a)} and {jax.tree.structure(b)}."
+        )
+    return jax.tree.map(_join, a, b, is_leaf=_concatenates)
+
+
+def _join(x: Any, y: Any) -> Any:
+    return x.merge(y) if isinstance(x, Concat) else x + y
 
 
 def value(loss: Any) -> Array:

@@ -1,0 +1,55 @@
+"""What the contract needs to know of a loss: its inputs, its truth, and the scale of its error.
+
+One module per family mirrors `jaxloss/losses`; `test_contract.py` reads `CASES` and names no loss.
+A truth is the paper's formula in plain NumPy on `np.longdouble` arrays: no clip, no epsilon, no
+code of the library. An infinite input reaches it as 1e2000, so that limits come out by themselves.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+Arrays = tuple[np.ndarray, ...]
+# What values an argument may hold; the extremes of a dtype within it are generated from this.
+Domain = Literal[
+    "real", "positive", "probability", "log probability", "above -1", "not 0", "sign", "bit", "none"
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Case:
+    """One public loss with one choice of options."""
+
+    loss: Callable[..., Any]
+    # (generator, shape of the units) -> float64 arrays, in the order of the loss's arguments
+    inputs: Callable[[np.random.Generator, tuple[int, ...]], Arrays]
+    # (*arrays, **options) -> one longdouble per unit; of a deferred loss one number for the batch
+    truth: Callable[..., Any]
+    # (*arrays, **options) -> largest absolute term that is added or subtracted, per unit; None: the
+    # loss is a sum of non-negative terms and is held to its own value
+    scale: Callable[..., Any] | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    # one per argument; "none" for class labels and for what the extremes leave as it is
+    domains: tuple[Domain, ...] = ("real", "real")
+    # plain: a value per unit; coupled: the units see each other; deferred: one number for a batch
+    kind: Literal["plain", "coupled", "deferred"] = "plain"
+    # axes between the units and the features that `where` may delete from, as () or (3, 2)
+    parts: tuple[int, ...] = ()
+    # hand-written corners: ((one unit's arguments), value) or (..., value, gradient of the first)
+    corners: tuple[tuple[Any, ...], ...] = ()
+
+    def __str__(self) -> str:
+        options = (f"{k}={np.asarray(v).tolist()}".replace(" ", "") for k, v in self.options.items())
+        return "-".join([self.loss.__name__, *options])
+
+
+CASES: list[Case] = []
+
+
+def case(**fields: Any) -> None:
+    CASES.append(Case(**fields))
+
+
+from . import regression as regression  # noqa: E402
