@@ -1,0 +1,1 @@
+"""The command line: train, compare, look up and draw losses."""

@@ -1,0 +1,29 @@
+"""What a user did wrong, as one sentence."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+
+
+class Mistake(Exception):
+    """A sentence for the user: what was wrong and what to do. Ends the command with code 2."""
+
+
+def unknown(what: str, name: str, known: Collection[str], *, also: str = "") -> Mistake:
+    """The mistake of a name that is not `known`, with the closest ones."""
+    near = close(name, known)
+    hint = f"did you mean {' or '.join(near)}?" if near else also or f"it is {_listed(known)}."
+    return Mistake(f"There is no {what} {name!r}: {hint}")
+
+
+def close(name: str, known: Collection[str]) -> list[str]:
+    """The names most like `name`, best first, whatever their case."""
+    by_lower = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), list(by_lower), n=3, cutoff=0.6)
+    return [by_lower[one] for one in near]
+
+
+def _listed(known: Collection[str]) -> str:
+    *most, last = known
+    return f"one of {', '.join(most)} and {last}" if most else last

@@ -1,0 +1,74 @@
+"""What stands behind a name on the command line: an option of a loss, an optimizer."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import optax
+import optax.contrib
+
+from jaxloss.cli.catalogue import Entry
+from jaxloss.cli.mistakes import Mistake, unknown
+
+Option: TypeAlias = bool | float | str | np.ndarray | None
+#: Keywords of a loss that are not its own options.
+CONTRACT = ("where", "weights", "reduction")
+
+
+def loss_options(entry: Entry, given: Sequence[str]) -> dict[str, Option]:
+    """Each `name=value` as the keyword of the loss that it is.
+
+    Raises:
+        Mistake: A name is not one of its options, a value is missing, a needed one is not given.
+    """
+    parameters = inspect.signature(entry.loss).parameters.values()
+    own = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in CONTRACT]
+    found = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise Mistake(f"--loss-option is name=value, such as delta=0.5, got {text!r}.")
+        if name not in [p.name for p in own]:
+            none = f"{entry.name} has no options." if not own else ""
+            raise unknown(f"option of {entry.name}", name, [p.name for p in own], also=none)
+        found[name] = _value(value)
+    for p in own:
+        if p.default is p.empty and p.name not in found:
+            raise Mistake(f"{entry.name} needs its {p.name}: say --loss-option {p.name}=...")
+    return found
+
+
+def _value(text: str) -> Option:
+    word = text.strip().capitalize()
+    try:
+        value = ast.literal_eval(word if word in ("True", "False", "None") else text.strip())
+        return np.asarray(value, np.float32) if isinstance(value, (list, tuple)) else value
+    except (ValueError, SyntaxError):
+        return text
+
+
+def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
+    """Every optimizer of Optax that needs at most a learning rate."""
+    found = {}
+    for name, make in [*vars(optax.contrib).items(), *vars(optax).items()]:
+        if not inspect.isfunction(make) or name.startswith(("_", "scale")):
+            continue
+        parameters = inspect.signature(make).parameters
+        needed = [
+            p for p in parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD
+        ]
+        if "learning_rate" in parameters and {p.name for p in needed} <= {"learning_rate"}:
+            found[name] = make
+    return found
+
+
+def optimizer(name: str, learning_rate: float) -> optax.GradientTransformation:
+    """The optimizer of that name."""
+    known = optimizers()
+    if name not in known:
+        raise unknown("optimizer", name, sorted(known))
+    return known[name](learning_rate=learning_rate)

@@ -1,0 +1,39 @@
+"""What all pictures share: a figure without a display, colours that everyone tells apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.typing import LineStyleType
+
+from jaxloss.cli import folder
+
+# Okabe and Ito, "Color Universal Design", 2008
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES: tuple[LineStyleType, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
+
+
+def styles(names: Sequence[str]) -> Mapping[str, tuple[str, LineStyleType]]:
+    """A colour and a dash for each name."""
+    looks = zip(cycle(COLOURS), cycle(DASHES), strict=False)
+    return dict(zip(names, looks, strict=False))
+
+
+def figure(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure and its axes, row by row, with light grids and open frames."""
+    made = Figure(figsize=(width, height), layout="constrained")
+    axes = [made.add_subplot(rows, columns, place + 1) for place in range(rows * columns)]
+    for one in axes:
+        one.grid(color="#DDDDDD", linewidth=0.6)
+        one.set_axisbelow(True)
+        one.spines[["top", "right"]].set_visible(False)
+    return made, axes
+
+
+def save(made: Figure, path: Path) -> None:
+    """Writes the picture as PNG."""
+    folder.save(path, lambda temporary: made.savefig(temporary, dpi=150, format="png"))
