@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.typing import LineStyleType
 
 from jaxloss.cli import folder
 
 # Okabe and Ito, "Color Universal Design", 2008
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES: tuple[LineStyleType, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
+DASHES = ("-", "--", ":", "-.")
 
 
-def styles(names: Sequence[str]) -> Mapping[str, tuple[str, LineStyleType]]:
+def styles(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """A colour and a dash for each name."""
     looks = zip(cycle(COLOURS), cycle(DASHES), strict=False)
     return dict(zip(names, looks, strict=False))
