@@ -1,0 +1,50 @@
+"""Eight fake devices, strict promotion, seeds, the names of the examples, the closing table."""
+
+import os
+import zlib
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["MPLBACKEND"] = "agg"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxloss
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+hypothesis.settings.register_profile("seeded", derandomize=True, deadline=None, max_examples=25)
+hypothesis.settings.load_profile("seeded")
+
+
+@pytest.fixture
+def rng(request):
+    return np.random.default_rng(zlib.crc32(request.node.name.encode()))
+
+
+class Names:
+    """What examples in `jaxloss` take for granted; a plugin, since fixtures here stay in tests."""
+
+    @pytest.fixture(autouse=True)
+    def names(self, doctest_namespace):
+        doctest_namespace.update(jax=jax, jnp=jnp, np=np, jaxloss=jaxloss)
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Names())
+
+
+def pytest_terminal_summary(terminalreporter):
+    from harness import EXEMPTIONS, TOLERANCES
+
+    write = terminalreporter.write_line
+    terminalreporter.section("tolerances and exemptions of the contract")
+    for name, (value, reason) in TOLERANCES.items():
+        write(f"{name}: {value:g}  ({reason})")
+    for (loss, law), reason in EXEMPTIONS.items():
+        write(f"{loss} is exempt from {law}: {reason}")
+    write(f"{len(TOLERANCES)} tolerances, {len(EXEMPTIONS)} exemptions")

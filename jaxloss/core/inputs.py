@@ -128,21 +128,31 @@ def labelled(
     return logits * poison[..., None], jnp.where(known, labels, 0)
 
 
-def repeated(name: str, array: ArrayLike, like_name: str, like: ArrayLike) -> Array:
+def distributed(
+    where: ArrayLike | None, *, logits: ArrayLike, labels: ArrayLike
+) -> tuple[Array, Array]:
+    """Float logits and distributions over their classes, both `[*units, classes]`."""
+    logits, labels = paired(where, features=1, logits=logits, labels=labels)
+    require((labels >= 0) & (labels <= 1), "labels", labels, "a probability is in [0, 1]")
+    warn_of_probabilities(logits, where)
+    return with_a_class(logits), with_a_class(labels, 0)
+
+
+def repeated(name: str, array: Array, like_name: str, like: Array) -> Array:
     """`array`, which has the leading axes of `like`, repeated along the last one."""
-    array, shape = jnp.asarray(array), jnp.shape(like)
-    if array.shape != shape[:-1]:
+    if array.shape != like.shape[:-1]:
         raise ValueError(
             f"{name} must have the shape of {like_name} without the last axis, got {array.shape} "
-            f"and {shape}."
+            f"and {like.shape}."
         )
-    return jnp.broadcast_to(array[..., None], shape)
+    return jnp.broadcast_to(array[..., None], like.shape)
 
 
-def with_a_class(logits: Array) -> Array:
+def with_a_class(array: Array, fill: float = -jnp.inf) -> Array:
     """The logits; where there are no classes at all, those of one absent class."""
-    empty = [(0, 0, 0)] * (logits.ndim - 1) + [(0, int(logits.shape[-1] == 0), 0)]
-    return jax.lax.pad(logits, jnp.asarray(-jnp.inf, logits.dtype), empty)
+    if array.shape[-1:] != (0,):
+        return array
+    return jnp.full((*array.shape[:-1], 1), fill, array.dtype)
 
 
 def floats(**arrays: ArrayLike) -> list[Array]:

@@ -62,6 +62,11 @@ def xtimes(x: Array, y: Array) -> Array:
     return x * jnp.where((x == 0) & jnp.isinf(y), 0, y)
 
 
+def blend(share: Array, x: Array, y: Array) -> Array:
+    """(1 - share) · x + share · y, and 0 · ±∞ = 0."""
+    return xtimes(1 - share, x) + xtimes(share, y)
+
+
 def _ratio_in_x(x: Array, y: Array) -> Array:
     return _ratio(jnp.ones_like(x), y)
 
@@ -80,6 +85,15 @@ def ratio(x: Array, y: Array, *, empty: float = 0) -> Array:
     return _ratio(x, y) if empty == 0 else jnp.where(y == 0, empty, _ratio(x, y))
 
 
+@closed_form(
+    lambda x, y: ratio(ratio(y, x + y), x + y),
+    lambda x, y: -ratio(ratio(x, x + y), x + y),
+)
+def fraction(x: Array, y: Array) -> Array:
+    """x / (x + y) for x and y of 0 or more, and 0 with derivatives 0 where both are 0."""
+    return ratio(x, x + y)
+
+
 def safe_sqrt(x: Array) -> Array:
     """√x with derivatives 0 at 0."""
     return jnp.where(x == 0, 0, jnp.sqrt(jnp.where(x == 0, 1, x)))
@@ -94,17 +108,32 @@ def finite(x: Array) -> Array:
 @jax.custom_jvp
 def safe_norm(x: Array) -> Array:
     """√Σx² over the last axis: no overflow, no underflow, derivatives 0 at 0."""
-    largest = jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0)
-    scale = jnp.where((largest == 0) | jnp.isinf(largest), 1, largest)
-    return jnp.sqrt(jnp.sum((x / scale) ** 2, axis=-1)) * scale[..., 0]
+    scale, scaled = _scaled(x)
+    return jnp.sqrt(jnp.sum(scaled**2, axis=-1)) * scale[..., 0]
 
 
 safe_norm.defjvps(lambda t, norm, x: jnp.sum(normalized(x) * t, axis=-1))
 
 
+@jax.custom_jvp
 def normalized(x: Array) -> Array:
-    """x / ‖x‖ over the last axis, and 0 with derivatives 0 where x = 0."""
-    return ratio(x, safe_norm(x)[..., None])
+    """x / ‖x‖ over the last axis, 0 with derivatives 0 where x = 0; ∞ outweighs what is finite."""
+    _, scaled = _scaled(x)
+    return _ratio(scaled, jnp.sqrt(jnp.sum(scaled**2, axis=-1, keepdims=True)))
+
+
+@normalized.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (t,) = primals, tangents
+    direction = normalized(x)
+    across = t - direction * jnp.sum(direction * t, axis=-1, keepdims=True)
+    return direction, _ratio(across, safe_norm(x)[..., None])
+
+
+def _scaled(x: Array) -> tuple[Array, Array]:
+    """The largest entry of the last axis, and the entries as shares of it."""
+    largest = jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0)
+    return largest, jnp.where(jnp.isinf(x), jnp.sign(x), _ratio(x, largest))
 
 
 def _slope_of_sigmoid(x: Array) -> Array:
@@ -143,10 +172,10 @@ def _tanh(x: Array) -> Array:
 
 @closed_form(lambda x: _tanh(x))
 def log_cosh(x: Array) -> Array:
-    """log cosh x, as x² / 2 near 0 and |x| - log 2 far away."""
+    """log cosh x: near 0 as -log(1 - tanh² x) / 2, far away as |x| - log 2 and what is left."""
     size = jnp.abs(x)
-    near = jnp.log1p(2 * jnp.sinh(jnp.minimum(size, 1) / 2) ** 2)
-    return jnp.where(size < 1, near, size + (jnp.log1p(jnp.exp(-2 * size)) - math.log(2)))
+    near = -jnp.log1p(-(jnp.tanh(jnp.minimum(size, 0.5)) ** 2)) / 2
+    return jnp.where(size < 0.5, near, size + (jnp.log1p(jnp.exp(-2 * size)) - math.log(2)))
 
 
 @closed_form(lambda x, y: _slope_of_sigmoid(x), lambda x, y: -jnp.ones_like(x))
@@ -164,6 +193,30 @@ def logistic_loss(x: Array, y: Array) -> Array:
     return jnp.log1p(jnp.exp(-jnp.abs(x))) - no - yes
 
 
+@closed_form(lambda x, y: (1 - 2 * y) * _slope_of_sigmoid(x), lambda x, y: -_tanh(x / 2))
+def miss(x: Array, y: Array) -> Array:
+    """Probability that labels drawn from sigmoid(x) and from y differ."""
+    return (1 - y) * sigmoid(x) + y * sigmoid(-x)
+
+
+def _focal_in_miss(miss: Array, loss: Array, gamma: Array) -> Array:
+    return gamma * focal(miss, ratio(jnp.minimum(loss, 1e18), miss), gamma)
+
+
+def _focal_in_loss(miss: Array, loss: Array, gamma: Array) -> Array:
+    return focal(miss, jnp.ones_like(loss), gamma)
+
+
+def _focal_in_gamma(miss: Array, loss: Array, gamma: Array) -> Array:
+    return focal(miss, xlogy(jnp.minimum(loss, 1e18), miss), gamma)
+
+
+@closed_form(_focal_in_miss, _focal_in_loss, _focal_in_gamma)
+def focal(miss: Array, loss: Array, gamma: Array) -> Array:
+    """miss ** gamma · loss, where both are 0 together, and a miss is 1 before a loss is 1e18."""
+    return jnp.power(miss, gamma) * loss
+
+
 def _product(share: Array, x: Array) -> Array:
     """share · x with 0 · ∞ = 0 and no select: ∞ is large while it is multiplied, then ∞ again.
 
@@ -172,6 +225,21 @@ def _product(share: Array, x: Array) -> Array:
     info = jnp.finfo(x.dtype)
     step = 2.0 ** (info.maxexp // 2)
     return jnp.clip(x / step, info.min, info.max) * share * step
+
+
+@closed_form(jnp.sign)
+def absolute(x: Array) -> Array:
+    """|x| with derivative 0 at 0."""
+    return jnp.abs(x)
+
+
+@closed_form(
+    lambda x, y: jnp.sign(x - y) / jnp.abs(y),
+    lambda x, y: -jnp.sign(x - y) * jnp.sign(y) * (x / y) / y,
+)
+def relative_error(x: Array, y: Array) -> Array:
+    """|x - y| / |y|."""
+    return jnp.abs(x - y) / jnp.abs(y)
 
 
 @closed_form(
@@ -198,6 +266,60 @@ def smooth_l1(x: Array, y: Array, beta: Array) -> Array:
     return share * (error - share * beta / 2)
 
 
+@closed_form(
+    lambda mean, variance, target: ratio(mean - target, variance),
+    lambda mean, variance, target: (
+        ratio(1 - (mean - target) * ratio(mean - target, variance), variance) / 2
+    ),
+    lambda mean, variance, target: ratio(target - mean, variance),
+)
+def gaussian_nll(mean: Array, variance: Array, target: Array) -> Array:
+    """(log variance + (mean - target)² / variance) / 2, where no square overflows."""
+    error = mean - target
+    return jnp.log(variance) / 2 + (error / 2) * (error / variance)
+
+
+@closed_form(lambda n: jax.lax.digamma(n + 1))
+def log_factorial(n: Array) -> Array:
+    """log n!, exactly 0 for 0 and 1."""
+    return jnp.where((n == 0) | (n == 1), 0, jax.lax.lgamma(n + 1))
+
+
+def _odds(x: Array, share: Array) -> Array:
+    return sigmoid(x + (jnp.log(share) - jnp.log1p(-share)))
+
+
+@closed_form(_odds, lambda x, share: _odds(x, share) / share - _odds(-x, 1 - share) / (1 - share))
+def log_mixture(x: Array, share: Array) -> Array:
+    """log(1 - share + share · exp x) for a share in (0, 1), near 0 where x is."""
+    near = x < 1
+    large = jnp.where(near, 1, x)
+    far = large + jnp.log(share + (1 - share) * jnp.exp(-large))
+    return jnp.where(near, jnp.log1p(share * jnp.expm1(jnp.where(near, x, 0))), far)
+
+
+def _apart(x: Array, y: Array) -> Array:
+    return jnp.where(x == y, 0, x - y)
+
+
+def _above_mixture(x: Array, y: Array, share: Array) -> Array:
+    """exp x · (x - log of (1 - share) · exp x + share · exp y)."""
+    return -xtimes(jnp.exp(x), log_mixture(_apart(y, x), share))
+
+
+@closed_form(
+    lambda x, y, beta: (1 - beta) * _above_mixture(x, y, beta),
+    lambda x, y, beta: beta * _above_mixture(y, x, 1 - beta),
+    lambda x, y, beta: (
+        (_above_mixture(y, x, 1 - beta) - _above_mixture(x, y, beta)) + (jnp.exp(x) - jnp.exp(y))
+    ),
+)
+def divergence_from_mixture(x: Array, y: Array, beta: Array) -> Array:
+    """β·q·log(q/m) + (1 - β)·p·log(p/m), p = exp x, q = exp y, m = β·q + (1 - β)·p."""
+    of_p = (1 - beta) * _above_mixture(x, y, beta)
+    return of_p + beta * _above_mixture(y, x, 1 - beta)
+
+
 def soft_cap(logits: Array, cap: Array) -> Array:
     """cap · tanh(logits / cap), and an absent class stays absent."""
     absent = jnp.isneginf(logits)
@@ -221,8 +343,23 @@ def softmax(logits: Array) -> Array:
 @softmax.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (logits,), (t,) = primals, tangents
-    p = softmax(logits)
-    return p, p * (t - jnp.sum(p * t, axis=-1, keepdims=True))
+    p, top = softmax(logits), hit(logits, largest(logits))
+    away = jnp.where(top, 0, t - jnp.sum(jnp.where(top, t, 0), axis=-1, keepdims=True))
+    change = jnp.where(top, 0, p * (away - jnp.sum(p * away, axis=-1, keepdims=True)))
+    return p, jnp.where(top, -jnp.sum(change, axis=-1, keepdims=True), change)
+
+
+@jax.custom_jvp
+def complement_of_softmax(logits: Array) -> Array:
+    """1 - softmax(logits), exact where one class takes nearly everything."""
+    top, total = largest(logits), jnp.sum(_shares(logits), axis=-1, keepdims=True)
+    of_top = _rest(logits, top)[..., None] / total
+    return jnp.where(hit(logits, top), of_top, 1 - _shares(logits) / total)
+
+
+@complement_of_softmax.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return complement_of_softmax(*primals), -jax.jvp(softmax, primals, tangents)[1]
 
 
 @jax.custom_jvp

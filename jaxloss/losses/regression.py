@@ -151,7 +151,7 @@ def absolute_error(
         Boscovich, "De litteraria expeditione", 1757.
     """
     predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
-    values = jnp.abs(predictions - targets)
+    values = numerics.absolute(predictions - targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -382,6 +382,7 @@ def quantile_loss(
     Reference:
         Koenker and Bassett, "Regression Quantiles", 1978.
     """
+    predictions, targets = inputs.floats(predictions=predictions, targets=targets)
     if jnp.ndim(quantile) == 1:
         targets = inputs.repeated("targets", targets, "predictions", predictions)
     predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
@@ -476,7 +477,7 @@ def absolute_percentage_error(
     predictions, targets = inputs.paired(
         where, fill={"targets": 1}, predictions=predictions, targets=targets
     )
-    values = jnp.abs(predictions - targets) / jnp.abs(targets)
+    values = numerics.relative_error(predictions, targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 

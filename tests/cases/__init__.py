@@ -6,6 +6,8 @@ code of the library. An infinite input reaches it as 1e2000, so that limits come
 """
 
 import dataclasses
+import importlib
+import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -41,7 +43,9 @@ class Case:
     corners: tuple[tuple[Any, ...], ...] = ()
 
     def __str__(self) -> str:
-        options = (f"{k}={np.asarray(v).tolist()}".replace(" ", "") for k, v in self.options.items())
+        options = (
+            f"{k}={np.asarray(v).tolist()}".replace(" ", "") for k, v in self.options.items()
+        )
         return "-".join([self.loss.__name__, *options])
 
 
@@ -52,4 +56,8 @@ def case(**fields: Any) -> None:
     CASES.append(Case(**fields))
 
 
-from . import regression as regression  # noqa: E402
+def load() -> list[Case]:
+    """Every case of every family."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+    return CASES

@@ -1,0 +1,248 @@
+"""What laws are made of: typed inputs, compiled losses, exact derivatives, generated extremes."""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import load
+
+CASES = load()
+
+TOLERANCES = {
+    "accuracy p99": (4, "eps of the condition scale, design §4.5"),
+    "accuracy max": (64, "eps of the condition scale, design §4.5"),
+    "same mathematics": (4e-6, "relative, float32: the same terms summed in another order"),
+    "partition": (1e-6, "relative, of value and gradient, design §1"),
+    "differences": (1e-6, "relative, float64: central differences of step 1e-6"),
+}
+EXEMPTIONS: dict[tuple[str, str], str] = {}
+
+
+def tolerance(name):
+    return TOLERANCES[name][0]
+
+
+def law(*kinds, losses=False):
+    """A test of every case, of the cases of some kinds, or (`losses`) of one case per loss."""
+
+    def decorate(test):
+        chosen, seen = [], set()
+        for case in CASES:
+            exempt = (case.loss.__name__, test.__name__) in EXEMPTIONS
+            again = losses and case.loss in seen
+            if not (exempt or again) and (not kinds or case.kind in kinds):
+                # one process runs all laws of a case and shares what it compiled
+                group = pytest.mark.xdist_group(str(case))
+                chosen.append(pytest.param(case, id=str(case), marks=[group]))
+                seen.add(case.loss)
+        return pytest.mark.parametrize("case", chosen)(test)
+
+    return decorate
+
+
+def is_float(array):
+    return jnp.issubdtype(array.dtype, jnp.floating)
+
+
+def floats_of(arrays):
+    return [i for i, array in enumerate(arrays) if is_float(array)]
+
+
+def typed(arrays, dtype):
+    """Float arrays in `dtype`, integer arrays in int32."""
+    return tuple(np.asarray(a, dtype if is_float(a) else np.int32) for a in arrays)
+
+
+def arrays_of(case, rng, units=(6,), dtype=np.float32):
+    return typed(case.inputs(rng, units), dtype)
+
+
+def options_in(case, dtype):
+    """The options as the truth must see them: rounded to the dtype that the loss computes in."""
+    numbers = {k: np.asarray(v, dtype) for k, v in case.options.items() if _is_number(v)}
+    return {**case.options, **{k: v.astype(np.longdouble)[()] for k, v in numbers.items()}}
+
+
+def _is_number(value):
+    return value is not None and np.asarray(value).dtype.kind == "f"
+
+
+def exactly(case, arrays, dtype=np.float32, of="truth"):
+    """The truth, or the condition scale, of the inputs as they stand; ±inf stands for ±1e2000."""
+    huge = np.longdouble("1e2000")
+    wide = [np.clip(a, -huge, huge) if is_float(a) else a for a in typed(arrays, np.longdouble)]
+    with np.errstate(all="ignore"):
+        return np.asarray(getattr(case, of)(*wide, **options_in(case, dtype)), np.longdouble)
+
+
+@functools.cache
+def compiled(case, reduction):
+    """(arrays, where, weights) -> what the loss returns, and the gradients of its sum."""
+
+    def call(arrays, where, weights):
+        def f(*arrays):
+            options = {**case.options, "where": where, "weights": weights}
+            values = case.loss(*arrays, **options, reduction=reduction)
+            return jnp.sum(values), values
+
+        (_, values), grads = jax.value_and_grad(f, floats_of(arrays), has_aux=True)(*arrays)
+        return values, grads
+
+    return jax.jit(call)
+
+
+def run(case, reduction, arrays, where=None, weights=None):
+    values, grads = compiled(case, reduction)(arrays, where, weights)
+    return np.asarray(values), [np.asarray(grad) for grad in grads]
+
+
+def per_unit(case):
+    return "mean" if case.kind == "deferred" else None
+
+
+# ---- exact derivatives, by differences of the truth in extended precision
+
+STENCIL = [  # central, of order 8
+    (k + 1, numerator / np.longdouble(840)) for k, numerator in enumerate((672, -168, 32, -3))
+]
+STEPS = tuple(10.0**-k for k in range(-4, 12))
+
+
+@dataclasses.dataclass
+class Slope:
+    """∂ truth / ∂ one element: of every unit at once, or where units see each other of one."""
+
+    case: object
+    arrays: tuple
+    place: tuple  # (argument, index in it)
+    dtype: type
+
+    def rise(self, arrays, h):
+        argument, index = self.place
+        shifted = [np.array(a, np.longdouble) if is_float(a) else a for a in arrays]
+        shifted[argument][index] += h
+        value = exactly(self.case, shifted, self.dtype)
+        rows = self.case.kind == "plain"
+        return value.reshape(len(value), -1).sum(1) if rows else np.sum(value)
+
+    def at(self, arrays, h):
+        return (
+            sum(c * (self.rise(arrays, k * h) - self.rise(arrays, -k * h)) for k, c in STENCIL) / h
+        )
+
+    @np.errstate(all="ignore")
+    def best(self):
+        """The slope, its step, and how much it changes when the step does."""
+        size = np.abs(np.asarray(self.arrays[self.place[0]][self.place[1]], np.longdouble))
+        # powers of two, so that an element plus its step is exact
+        steps = [2 ** np.floor(np.log2(step * np.where(size == 0, 1, size))) for step in STEPS]
+        guesses = np.stack([self.at(self.arrays, h) for h in steps])
+        height = np.abs(self.rise(self.arrays, 0))
+        noise = 8 * np.finfo(np.longdouble).eps * height / np.stack(steps[1:])
+        change = np.abs(np.diff(guesses, axis=0)) + noise
+        floor = 1e-9 * height / np.maximum(size, steps[-1]) + np.finfo(np.longdouble).tiny
+        share = change / np.maximum(np.abs(guesses[1:]), floor)
+        best = np.argmin(np.where(np.isnan(share), np.inf, share), axis=0)
+        tables = guesses[1:], np.stack(steps[1:]), change
+        pick = [np.take_along_axis(table, best[None], 0)[0] for table in tables]
+        return tuple(pick)
+
+
+def places_of(case, arrays):
+    """Where a derivative is taken: each element of a unit, or of the batch if units are coupled."""
+    for argument in floats_of(arrays):
+        shape = arrays[argument].shape
+        inner = np.ndindex(shape[1:]) if case.kind == "plain" else np.ndindex(shape)
+        for index in inner:
+            yield argument, ((slice(None), *index) if case.kind == "plain" else index)
+
+
+@np.errstate(all="ignore")
+def exact_gradients(case, arrays, dtype, rng, draws=6):
+    """Per element: the true slope, what one ulp of the inputs and of itself does to it, and doubt.
+
+    Yields (argument, index, slope, unit, doubt), where doubt is the error of the differences. An
+    ulp of each of n inputs moves the slope by at most √n times what random signs do on average.
+    """
+    eps, tiny = np.finfo(dtype).eps, np.finfo(dtype).tiny
+    nudged = []
+    for _ in range(draws):
+        sign = [rng.choice([-1, 1], np.shape(a)) if is_float(a) else 0 for a in arrays]
+        pairs = zip(typed(arrays, np.longdouble), sign, strict=True)
+        nudged.append([a * (1 + s * np.longdouble(eps)) if is_float(a) else a for a, s in pairs])
+    for argument, index in places_of(case, arrays):
+        slope = Slope(case, arrays, (argument, index), dtype)
+        want, step, change = slope.best()
+        moves = [(slope.at(each, step) - want) ** 2 for each in nudged]
+        together = sum(1 for _ in places_of(case, arrays)) ** 0.5
+        unit = together * np.sqrt(np.mean(moves, axis=0)) + eps * np.abs(want) + tiny
+        yield argument, index, want, unit, change
+
+
+# ---- extremes, generated from a dtype and the domains that the row declares
+
+
+def extremes_of(domain, info):
+    ends = [info.tiny, info.eps, 1.0, float(info.max) ** 0.5, float(info.max) / 8]
+    values = {
+        "real": [0.0, *ends, *(-np.array(ends)), np.inf, -np.inf],
+        "positive": [*ends, np.inf],
+        "probability": [0.0, info.tiny, info.eps, 0.5, 1 - info.epsneg, 1.0],
+        "log probability": [
+            0.0,
+            -info.tiny,
+            -info.eps,
+            -1.0,
+            -100.0,
+            -float(info.max) / 8,
+            -np.inf,
+        ],
+        "above -1": [-1.0, -1 + info.epsneg, 0.0, *ends],
+        "not 0": [*ends, *(-np.array(ends))],
+        "sign": [-1.0, 1.0],
+        "bit": [0.0, 1.0],
+    }
+    return np.array(values[domain])
+
+
+@np.errstate(all="ignore")
+def generated_extremes(case, rng, dtype, points=600):
+    """Inputs of `points` units whose floats are extremes of the dtype, in every combination."""
+    arrays = list(case.inputs(rng, (points,)))
+    info = np.finfo(dtype)
+    for i, domain in enumerate(case.domains):
+        if domain != "none":
+            values = extremes_of(domain, info)
+            chosen = rng.choice(values, arrays[i].shape)
+            calm = rng.random(points) < 0.5  # half the units hold one extreme among equals
+            same = np.broadcast_to(chosen.reshape(points, -1)[:, :1], (points, chosen[0].size))
+            chosen = np.where(calm[:, None], same, chosen.reshape(points, -1))
+            arrays[i] = chosen.reshape(arrays[i].shape)
+    scalars = [i for i in floats_of(arrays) if arrays[i].ndim == 1 and case.domains[i] != "none"]
+    grid = list(itertools.product(*(extremes_of(case.domains[i], info) for i in scalars)))
+    if scalars and len(grid) <= points:  # all combinations fit: take them all
+        for i, column in zip(scalars, np.array(grid).T, strict=True):
+            arrays[i][: len(grid)] = column
+    return typed(arrays, dtype)
+
+
+@np.errstate(all="ignore")
+def one_sided(case, arrays, argument, index, dtype):
+    """The interval of true subgradients per unit; NaN where neither side has settled."""
+    x = np.asarray(arrays[argument], np.longdouble)[index]
+    sides = []
+    slope = Slope(case, arrays, (argument, index), dtype)
+    middle = exactly(case, arrays, dtype)
+    size = np.where(np.isinf(x), np.longdouble("1e2000"), np.where(x == 0, 1, np.abs(x)))
+    for sign in (-1, 1):
+        near, far = (
+            (slope.rise(arrays, sign * h * size) - middle) / (sign * h * size)
+            for h in (np.longdouble(1e-9), np.longdouble(1e-8))
+        )
+        settled = np.abs(near - far) <= 1e-5 * np.abs(near) + 1e-7
+        sides.append(np.where(settled, near, np.nan))
+    return np.fmin(*sides), np.fmax(*sides)

@@ -1,0 +1,161 @@
+"""The house: who imports whom, how long things are, and that nothing public lacks its parts."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness import CASES
+
+import jaxloss
+
+ROOT = Path(jaxloss.__file__).parent
+MODULES = sorted(ROOT.rglob("*.py"))
+FOLDERS = ["core", "parts", "fused", "losses", "sharded", "train", "compat", "cli"]
+# what a folder may import of jaxloss besides itself; the others: every folder above them
+NARROW = {"core": set(), "parts": {"core"}, "fused": {"core"}, "train": {"core"}}
+CORE_DEPENDENCIES = {"jax", "jaxlib", "jaxtyping", "numpy", "optax", "typing_extensions"}
+SECTIONS = ["Args", "Returns", "Raises", "Also known as", "Example", "Reference"]
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+def public_functions(module):
+    return {
+        name: function
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__ and not name.startswith("_")
+    }
+
+
+FAMILIES = [
+    importlib.import_module(f"jaxloss.losses.{module.name}")
+    for module in pkgutil.iter_modules([str(ROOT / "losses")])
+]
+LOSSES = {
+    name: function
+    for family in FAMILIES
+    for name, function in public_functions(family).items()
+    if "reduction" in inspect.signature(function).parameters
+}
+
+
+def imports_of(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_down(path):
+    folder = path.relative_to(ROOT).parts[0]
+    if folder not in FOLDERS:  # the root imports everything, and nothing imports the root
+        return
+    allowed = NARROW.get(folder, set(FOLDERS[: FOLDERS.index(folder)])) | {folder}
+    for name in imports_of(ast.parse(path.read_text())):
+        first, *rest = name.split(".")
+        if first == "jaxloss" and folder != "cli":
+            assert rest and rest[0] in allowed, f"{path.name} imports {name}"
+
+
+def without_docstring(node):
+    body = node.body
+    is_text = body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
+    return body[1:] if is_text else body
+
+
+def lines_of(nodes):
+    return nodes[-1].end_lineno - nodes[0].lineno + 1 if nodes else 0
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_sizes(path):
+    """At most 700 lines, 300 outside docstrings, 25 in the body of a function."""
+    text = path.read_text()
+    tree, total = ast.parse(text), len(text.splitlines())
+    defined = (ast.FunctionDef, ast.ClassDef, ast.Module)
+    documented = [n for n in ast.walk(tree) if isinstance(n, defined) and ast.get_docstring(n)]
+    assert total <= 700
+    assert total - sum(lines_of(node.body[:1]) for node in documented) <= 300
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            length = lines_of(without_docstring(node))
+            assert length <= 25, f"{node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.rglob("*.py")), ids=lambda p: p.name)
+def test_tests_are_short(path):
+    assert len(path.read_text().splitlines()) <= 700
+
+
+def test_names_of_files_and_functions():
+    assert not [path.name for path in MODULES if re.match(r"_(?!_)", path.name)]
+    assert (ROOT / "py.typed").exists()
+
+
+def test_every_loss_is_exported_once_and_has_a_row():
+    exported = {name: value for name, value in vars(jaxloss).items() if inspect.isfunction(value)}
+    for name, loss in LOSSES.items():
+        assert exported.get(name) is loss, f"{name} is not exported"
+    rows = {case.loss.__name__ for case in CASES}
+    assert rows == set(LOSSES), f"rows and losses differ by {rows ^ set(LOSSES)}"
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_signature(name):
+    parameters = list(inspect.signature(LOSSES[name]).parameters.values())
+    assert [p.name for p in parameters][-3:] == ["where", "weights", "reduction"]
+    assert [p.default for p in parameters][-3:] == [None, None, "mean"]
+    for parameter in parameters:
+        positional = parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        assert positional == (parameter.default is parameter.empty), parameter.name
+        assert "Any" not in str(parameter.annotation)
+    assert not {"axis", "ignore_index", "eps", "epsilon"} & {p.name for p in parameters} or (
+        name == "poly_loss_cross_entropy"  # its epsilon is the paper's coefficient
+    )
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_docstring(name):
+    """A sentence, a formula, the sections in order, each argument named, an example that prints."""
+    text = inspect.getdoc(LOSSES[name]) or ""
+    first, formula = text.split("\n\n")[:2]
+    assert first.endswith(".") and "\n" not in first
+    assert formula.startswith("    ") and any(sign in formula for sign in "=ℓ")
+    places = [text.index(f"\n{section}:\n") for section in SECTIONS]
+    assert places == sorted(places)
+    described = text[places[0] : places[1]]
+    for parameter in inspect.signature(LOSSES[name]).parameters:
+        assert re.search(rf"\b{parameter}\b", described), f"{parameter} is not described"
+    assert ">>> " in text[places[4] : places[5]] and re.search(r"\d{4}", text[places[5] :])
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.__name__.split(".")[-1])
+def test_families_say_their_unit_and_what_they_learn(family):
+    first = (family.__doc__ or "").splitlines()[0]
+    assert "unit" in first or "no units" in first
+    assert set(family.LEARNS) <= set(public_functions(family))
+
+
+def test_import_needs_the_core_dependencies_only():
+    code = """
+import sys
+import jax, optax, jaxtyping
+before = set(sys.modules)
+import jaxloss
+print(*sorted({name.split(".")[0] for name in set(sys.modules) - before}))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    added = set(result.stdout.split()) - set(sys.stdlib_module_names)
+    assert added <= CORE_DEPENDENCIES | {"jaxloss"}, added

@@ -1,0 +1,596 @@
+"""The laws that every loss obeys. `cases/` lists the losses; nothing here names one."""
+
+import functools
+import inspect
+import re
+
+import harness
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from harness import (
+    CASES,
+    arrays_of,
+    exactly,
+    floats_of,
+    is_float,
+    law,
+    per_unit,
+    run,
+    tolerance,
+    typed,
+)
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jaxloss
+
+UNITS = 6
+KEPT = np.array([1, 1, 0, 1, 0, 1], bool)
+COPIES = np.array([1, 0, 3, 2, 1, 1])
+GARBAGE = (np.nan, np.inf, -np.inf, 3e38, -100, 1e9)
+KEYWORDS = ("where", "weights", "reduction")
+
+
+def options_of(case, **keywords):
+    return functools.partial(case.loss, **case.options, **keywords)
+
+
+def close(got, want, name="same mathematics", floor=1e-9):
+    """Equal up to a tolerance relative to the largest entry."""
+    want = np.asarray(want, np.longdouble)
+    size = np.max(np.abs(want), initial=0)
+    np.testing.assert_allclose(got, want, rtol=tolerance(name), atol=tolerance(name) * size + floor)
+
+
+def within_eps(error_in_units):
+    """Errors in units of the condition scale: design §4.5."""
+    assert np.quantile(error_in_units, 0.99) <= tolerance("accuracy p99"), error_in_units.max()
+    assert np.max(error_in_units) <= tolerance("accuracy max")
+
+
+# ---- accuracy
+
+
+def batches(case, rng, dtype, units):
+    """One large batch, or where units see each other several small ones."""
+    sizes = [(units,)] if case.kind == "plain" else [(UNITS,)] * 8
+    return [arrays_of(case, rng, size, dtype) for size in sizes]
+
+
+def check_values(case, rng, dtype, units):
+    info, errors = np.finfo(dtype), []
+    for arrays in batches(case, rng, dtype, units):
+        values, _ = run(case, per_unit(case), arrays)
+        assert values.dtype == dtype
+        want = exactly(case, arrays, dtype)
+        scale = exactly(case, arrays, dtype, of="scale") if case.scale else np.abs(want)
+        errors.append(np.abs(values - want) / np.maximum(scale * info.eps, info.tiny))
+    within_eps(np.stack(errors))
+
+
+def check_gradients(case, rng, dtype, units):
+    errors, doubtful = [], 0
+    for arrays in batches(case, rng, dtype, units)[: 1 if case.kind == "plain" else 2]:
+        _, grads = run(case, per_unit(case), arrays)
+        position = {argument: k for k, argument in enumerate(floats_of(arrays))}
+        for argument, index, want, unit, doubt in harness.exact_gradients(case, arrays, dtype, rng):
+            got = grads[position[argument]][index]
+            assert got.dtype == dtype
+            settled = np.atleast_1d(doubt <= 16 * unit)
+            doubtful += np.sum(~settled)
+            beyond = np.maximum(np.abs(got - want) - doubt, 0)
+            errors.extend(np.atleast_1d(beyond / unit)[settled])
+    reach = 0.1 if dtype == np.float32 else 0.5  # extended precision has 11 bits more than float64
+    assert doubtful <= reach * (len(errors) + doubtful), "the differences do not settle"
+    within_eps(np.array(errors))
+
+
+@law()
+def test_value_is_the_truth(case, rng):
+    check_values(case, rng, np.float32, 2000)
+
+
+@law()
+def test_value_in_float64_is_the_truth(case, rng):
+    with jax.enable_x64(True):
+        check_values(case, rng, np.float64, 500)
+
+
+@law()
+def test_gradient_is_the_truth(case, rng):
+    check_gradients(case, rng, np.float32, 500)
+
+
+@law()
+def test_gradient_in_float64_is_the_truth(case, rng):
+    with jax.enable_x64(True):
+        check_gradients(case, rng, np.float64, 100)
+
+
+@law()
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=lambda d: d.__name__)
+@np.errstate(over="ignore")
+def test_half_inputs_are_computed_in_float32(case, rng, dtype):
+    half = typed(arrays_of(case, rng), dtype)
+    value, grads = run(case, "mean", half)
+    want, want_grads = run(case, "mean", typed(half, np.float32))
+    assert value.dtype == np.float32
+    np.testing.assert_array_equal(value, want)
+    for grad, want_grad in zip(grads, want_grads, strict=True):
+        np.testing.assert_array_equal(grad, want_grad.astype(dtype))
+
+
+@law()
+def test_float64_does_not_appear_by_itself(case, rng):
+    with jax.enable_x64(True):
+        arrays = arrays_of(case, rng, dtype=np.float64)
+        first = jnp.asarray(arrays[0], jnp.float32)
+        weights = np.ones(UNITS)
+        loss = functools.partial(options_of(case), weights=weights)
+        assert jax.eval_shape(loss, first, *arrays[1:]).dtype == jnp.float32
+        assert jax.eval_shape(loss, *arrays).dtype == jnp.float64
+
+
+# ---- extremes
+
+
+@law("plain")
+@np.errstate(all="ignore")
+def test_extremes_of_the_dtype(case, rng):
+    """Finite where the truth is, the limit where there is one, and a valid subgradient."""
+    arrays = harness.generated_extremes(case, rng, np.float32)
+    largest = np.finfo(np.float32).max
+    values, grads = run(case, None, arrays)
+    want = exactly(case, arrays)
+    scale = exactly(case, arrays, of="scale") if case.scale else np.abs(want)
+    infinite = sum(np.isinf(a.reshape(len(a), -1)).sum(1) for a in arrays)
+    infinite = infinite.reshape(len(want), *[1] * (want.ndim - 1))
+    known = np.isfinite(want) & (scale <= largest) & (infinite <= 1)
+    assert known.mean() > 0.2, "the row's domain leaves nothing to check"
+    unit = np.maximum(scale * np.finfo(np.float32).eps, np.finfo(np.float32).tiny)
+    bad = known & ~(np.abs(values - want) <= tolerance("accuracy max") * unit)
+    assert not bad.any(), sample(bad, *arrays, values, want)
+    limit = np.isfinite(want) & (np.abs(want) > 1e1000) & (infinite <= 1)
+    wrong = limit & ~(values == np.sign(want) * np.inf)
+    assert not wrong.any(), sample(wrong, *arrays, values, want)
+    for argument, index in harness.places_of(case, arrays):
+        grad = grads[floats_of(arrays).index(argument)][index]
+        low, high = harness.one_sided(case, arrays, argument, index, np.float32)
+        slack = 1e-3 * np.maximum(np.abs(low), np.abs(high)) + 1e-6
+        checked = rows(known) & (np.abs(low) < largest) & (np.abs(high) < largest)
+        bad = checked & ~((grad >= low - slack) & (grad <= high + slack))
+        assert not bad.any(), (argument, index, sample(bad, *arrays, grad, low, high))
+
+
+def rows(known):
+    return known.reshape(len(known), -1).all(1)
+
+
+def sample(bad, *arrays):
+    """The first unit that failed."""
+    return [array[rows(~bad).argmin()] for array in arrays]
+
+
+@law("coupled", "deferred")
+@np.errstate(all="ignore")
+def test_extreme_batches_are_finite_where_the_truth_is(case, rng):
+    largest, checked = np.finfo(np.float32).max, 0
+    every = harness.generated_extremes(case, rng, np.float32, points=3 * 40)
+    for batch in range(40):
+        arrays = tuple(a[3 * batch : 3 * batch + 3] for a in every)
+        want = exactly(case, arrays)
+        scale = exactly(case, arrays, of="scale") if case.scale else np.abs(want)
+        if np.all(np.isfinite(want)) and np.all(scale <= largest**0.5 / 8):
+            values, grads = run(case, per_unit(case), arrays)
+            unit = np.maximum(scale * np.finfo(np.float32).eps, np.finfo(np.float32).tiny)
+            assert np.all(np.abs(values - want) <= tolerance("accuracy max") * unit), arrays
+            assert all(np.isfinite(grad).all() for grad in grads), arrays
+            checked += 1
+    assert checked >= 4, "the row's domain leaves nothing to check"
+
+
+@law()
+def test_corners(case):
+    for arrays, want, *grad in case.corners:
+        arrays = typed([np.array([a]) for a in arrays], np.float32)
+        values, grads = run(case, "mean", arrays)
+        np.testing.assert_allclose(values, want, rtol=1e-5)
+        if grad:
+            np.testing.assert_allclose(grads[0][0], grad[0], rtol=1e-5, atol=1e-30)
+
+
+# ---- where deletes, weights repeat
+
+
+def poisoned(arrays, kept, value):
+    """What is deleted holds `value`; integers hold what an integer can."""
+    arrays = tuple(np.array(a) for a in arrays)
+    for array in arrays:
+        clipped = (
+            value if is_float(array) else int(np.clip(np.nan_to_num(value, nan=-100), -100, 10**9))
+        )
+        array[~kept] = clipped
+    return arrays
+
+
+@law()
+def test_where_deletes(case, rng):
+    arrays = arrays_of(case, rng)
+    want, want_grads = run(case, "mean", tuple(a[KEPT] for a in arrays))
+    got, got_grads = run(case, "mean", poisoned(arrays, KEPT, np.nan), where=KEPT)
+    close(got, want)
+    for got_grad, want_grad in zip(got_grads, want_grads, strict=True):
+        close(got_grad[KEPT], want_grad)
+        assert not got_grad[~KEPT].any()
+    nothing, grads = run(case, "mean", poisoned(arrays, ~KEPT & KEPT, np.nan), where=KEPT & ~KEPT)
+    assert nothing == 0 and not any(grad.any() for grad in grads)
+    assert run(case, "mean", tuple(a[:0] for a in arrays))[0] == 0
+
+
+@law()
+def test_nothing_sees_what_is_deleted(case, rng):
+    """Value, vjp, jvp and Hessian are bit-equal whatever the deleted units hold."""
+    arrays = arrays_of(case, rng)
+    ints = [a for a in arrays if not is_float(a)]
+    tangents = [rng.normal(size=a.shape).astype(np.float32) for a in arrays if is_float(a)]
+
+    @jax.jit
+    def everything(arrays, where):
+        floats = [a for a in arrays if is_float(a)]
+        rest = [a for a in arrays if not is_float(a)]
+
+        def f(*floats):
+            given, others = iter(floats), iter(rest)
+            inputs = [next(given) if is_float(a) else next(others) for a in arrays]
+            return options_of(case, where=where)(*inputs)
+
+        grad = jax.grad(f, tuple(range(len(floats))))
+        return jax.jvp(f, floats, tangents), jax.jvp(grad, floats, tangents)
+
+    assert len(ints) + len(tangents) == len(arrays)
+    results = [everything(poisoned(arrays, KEPT, value), KEPT) for value in GARBAGE]
+    for result in results:
+        for got, want in zip(*map(jax.tree.leaves, (result, results[0])), strict=True):
+            assert np.isfinite(got).all()
+            np.testing.assert_array_equal(got, want)
+
+
+@law()
+def test_where_deletes_parts(case, rng):
+    """A unit without some of its parts; a unit without any part is deleted."""
+    if not case.parts:
+        return
+    arrays = arrays_of(case, rng, (4,))
+    where = np.zeros((4, *case.parts), bool)
+    where[:, 0] = True  # one slab of parts is kept
+    first = (slice(None), slice(0, 1))
+    want, want_grads = run(case, "mean", tuple(a[first] for a in arrays))
+    got, grads = run(case, "mean", poisoned(arrays, where, np.nan), where=where)
+    close(got, want)
+    for grad, want_grad in zip(grads, want_grads, strict=True):
+        close(grad[first], want_grad)
+        assert not grad[~where].any()
+    where[1:3] = False
+    want, _ = run(case, "mean", tuple(a[[0, 3]][first] for a in arrays))
+    close(run(case, "mean", poisoned(arrays, where, np.inf), where=where)[0], want)
+
+
+@law()
+def test_weights_repeat(case, rng):
+    arrays = arrays_of(case, rng)
+    got, got_grads = run(case, "mean", arrays, weights=COPIES)
+    if case.kind == "coupled":  # a unit's own term repeats, the others see it as it was
+        values, _ = run(case, None, arrays)
+        close(got, np.average(values, weights=COPIES))
+        return
+    index = np.repeat(np.arange(UNITS), COPIES)
+    want, want_grads = run(case, "mean", tuple(a[index] for a in arrays))
+    close(got, want)
+    for got_grad, want_grad in zip(got_grads, want_grads, strict=True):
+        copies = np.zeros(got_grad.shape)
+        np.add.at(copies, index, want_grad)
+        close(got_grad, copies)
+
+
+@law("plain", "coupled")
+def test_reductions_are_of_the_values(case, rng):
+    arrays = arrays_of(case, rng)
+    weights = np.array([1, 2, np.nan, 0.5, np.inf, 3], np.float32)  # ignored where deleted
+    loss = jax.jit(options_of(case), static_argnames="reduction")
+    total = loss(*arrays, where=KEPT, weights=weights, reduction="sum")
+    values = loss(*arrays, where=KEPT, weights=weights, reduction=None)
+    assert not np.asarray(values)[~KEPT].any()
+    close(np.sum(values), total)
+    mean = loss(*arrays, where=KEPT, weights=weights, reduction=jaxloss.stats)
+    close(mean.value(), loss(*arrays, where=KEPT, weights=weights))
+    unit = loss(*arrays, where=KEPT, weights=weights, reduction=jaxloss.unit_mean)
+    close(unit, total / float(KEPT.mean() * values.size))
+    later = loss(*arrays, where=KEPT, weights=weights, reduction=jaxloss.unit_stats)
+    close(later.value(), unit)
+
+    def last(values, where, weights):
+        return jnp.sum(jnp.where(where, values * weights, 0))
+
+    close(loss(*arrays, where=KEPT, weights=weights, reduction=last), total)
+
+
+@law("plain")
+def test_masks_have_the_shape_of_leading_axes(case, rng):
+    arrays = arrays_of(case, rng, (4, 3))
+    where, weights = np.array([True, False, True, True]), np.arange(4, dtype=np.float32)
+    loss = jax.jit(options_of(case, reduction=None))
+    got = loss(*arrays, where=where, weights=weights)
+    full = np.repeat(where[:, None], 3, 1)
+    if not case.parts:
+        np.testing.assert_array_equal(got, loss(*arrays, where=full, weights=weights))
+        each = jax.vmap(lambda a, where, weights: loss(*a, where=where, weights=weights))
+        close(each(arrays, where, weights), got)
+    assert not np.asarray(loss(*arrays, where=np.array(False))).any()
+    for name, wrong in (("where", np.ones((4, 1), bool)), ("weights", np.ones(3, np.float32))):
+        with pytest.raises(ValueError, match=rf"{name} of shape .*leading axes"):
+            jax.eval_shape(options_of(case, **{name: wrong}), *arrays)
+
+
+# ---- a loss is a sum that can be split
+
+
+def split(batch, sizes):
+    return [
+        tuple(a[b - s : b] for a in batch) for s, b in zip(sizes, np.cumsum(sizes), strict=True)
+    ]
+
+
+@law()
+def test_any_partition_gives_the_whole(case, rng):
+    """Parts of every size, some of them empty or without a unit left, far from 0 too."""
+    where, weights = rng.random(12) < 0.7, rng.exponential(size=12).astype(np.float32)
+    where[:2] = False
+
+    def stats_of(scale, part):
+        *arrays, where, weights = part
+        loss = options_of(case, where=where, weights=weights, reduction=jaxloss.stats)
+        return loss(scale * arrays[0], *arrays[1:])
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def merged(batch, sizes):
+        def whole(scale):
+            return jaxloss.merge([stats_of(scale, part) for part in split(batch, sizes)]).value()
+
+        return jax.value_and_grad(whole)(jnp.float32(1))
+
+    cuts = np.sort(rng.integers(0, 13, rng.integers(2, 8)))
+    ragged = tuple(int(n) for n in np.diff([0, *cuts, 12]))
+    for offset in (0, 100) if set(case.domains) == {"real"} else (0,):
+        arrays = typed(
+            [a + offset if is_float(a) else a for a in case.inputs(rng, (12,))], np.float32
+        )
+        batch = (*arrays, where, weights)
+        want = merged(batch, (12,))
+        assert np.isfinite(want).all()
+        for sizes in ((2, 10), ragged):
+            got = merged(batch, sizes)
+            for each, wanted in zip(got, want, strict=True):
+                np.testing.assert_allclose(each, wanted, rtol=tolerance("partition"), atol=1e-7)
+
+
+@law()
+def test_statistics_have_one_shape(case, rng):
+    """Sums do not grow with the batch; rows do, and serve coupled losses only."""
+
+    def leaves(units, **masks):
+        loss = options_of(case, reduction=jaxloss.stats, **masks)
+        return jax.eval_shape(loss, *arrays_of(case, rng, (units,)))
+
+    four, eight = leaves(4), leaves(8)
+    masked = leaves(4, where=np.ones(4, bool), weights=np.ones(4, np.float32))
+    assert jax.tree.structure(four) == jax.tree.structure(eight) == jax.tree.structure(masked)
+    shapes = [[leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (four, eight, masked)]
+    assert shapes[0] == shapes[2]
+    assert (shapes[0] == shapes[1]) == (case.kind != "coupled")
+    assert isinstance(four, jaxloss.Statistic)
+    with pytest.raises(TypeError, match=r"merge.*dict"):
+        four + eight
+
+
+# ---- data faults
+
+
+@law("plain", "coupled")
+def test_nan_stays_in_its_unit(case, rng):
+    arrays = arrays_of(case, rng)
+    for argument in floats_of(arrays):
+        bad = poisoned(arrays, np.arange(UNITS) != 2, 0.5)[argument]
+        bad[2] = np.nan
+        values, _ = run(case, None, (*arrays[:argument], bad, *arrays[argument + 1 :]))
+        units = np.isnan(values).reshape(UNITS, -1).any(1)
+        assert units[2] and (case.kind == "coupled" or units.sum() == 1)
+
+
+@law()
+def test_label_out_of_range_is_loud(case, rng):
+    """NaN in the value and in the gradient of that unit, of every integer dtype; never wrapped."""
+    arrays = arrays_of(case, rng)
+    if is_float(arrays[1]) or case.kind != "plain":
+        return
+    assert is_float(arrays[0]), "the first argument is what the model puts out"
+    classes = arrays[0].shape[-1]
+    for label, dtype in ((-1, np.int8), (-100, np.int32), (classes, np.uint8), (255, np.uint8)):
+        labels = np.where(np.arange(UNITS) == 2, np.asarray(label, dtype), arrays[1].astype(dtype))
+        values, (grad, *_) = run(case, None, (arrays[0], labels, *arrays[2:]))
+        assert np.isnan(values).nonzero()[0].tolist() == [2]
+        assert np.isnan(grad[2]).all() and np.isfinite(np.delete(grad, 2, 0)).all()
+        values, _ = run(case, None, (arrays[0], labels, *arrays[2:]), where=labels != label)
+        assert np.isfinite(values).all()
+
+
+@law(losses=True)
+def test_checked_names_what_is_bad(case, rng):
+    arrays = arrays_of(case, rng)
+    names = list(inspect.signature(case.loss).parameters)
+    loss = jaxloss.checked(options_of(case))
+    assert np.isfinite(loss(*arrays))
+    for argument in floats_of(arrays):
+        bad = np.array(arrays[argument])
+        bad[2] = np.nan
+        with pytest.raises(Exception, match=rf"{names[argument]}\[2.*is nan"):
+            loss(*arrays[:argument], bad, *arrays[argument + 1 :])
+        keep = np.arange(UNITS) != 2
+        loss(*arrays[:argument], bad, *arrays[argument + 1 :], where=keep)
+    if not is_float(arrays[1]) and case.kind == "plain":
+        labels = np.where(np.arange(UNITS) == 2, 99, arrays[1])
+        with pytest.raises(Exception, match=r"labels\[2\] is 99: "):
+            jaxloss.checked(jax.jit(jax.grad(options_of(case))))(arrays[0], labels, *arrays[2:])
+    weights = np.where(np.arange(UNITS) == 3, -1.0, 1.0).astype(np.float32)
+    if case.kind != "deferred":
+        with pytest.raises(Exception, match=r"weights\[3\] is -1.0"):
+            loss(*arrays, weights=weights)
+
+
+@law()
+def test_errors_name_the_argument(case, rng):
+    arrays = arrays_of(case, rng)
+    names = list(inspect.signature(case.loss).parameters)
+
+    def raises(error, match, *arrays, **keywords):
+        with pytest.raises(error, match=match):
+            jax.eval_shape(functools.partial(case.loss, **{**case.options, **keywords}), *arrays)
+
+    raises(
+        ValueError, rf"{names[1]} .*{names[0]}.*got \(5,", arrays[0], arrays[1][:-1], *arrays[2:]
+    )
+    raises(ValueError, rf"{names[1]} ", arrays[0], arrays[1][:, None], *arrays[2:])
+    raises(TypeError, f"{names[0]} must be floating", arrays[0].astype(int), *arrays[1:])
+    raises(TypeError, f"{names[0]} must be floating", arrays[0].astype(complex), *arrays[1:])
+    raises(TypeError, "where must be boolean", *arrays, where=KEPT.astype(np.float32))
+    raises(TypeError, "weights must be numbers", *arrays, weights=KEPT)
+    raises(ValueError, "weights of shape", *arrays, weights=np.ones((2, UNITS), np.float32))
+    raises(ValueError, r"reduction .*must be", *arrays, reduction="none")
+    if case.kind == "deferred":
+        raises(ValueError, r"reduction .*must be .*no value per unit", *arrays, reduction=None)
+    for name, value in case.options.items():
+        if isinstance(value, float):
+            raises(ValueError, f"{name} must be", *arrays, **{name: float("nan")})
+            raises(
+                ValueError, f"{name} must be one", *arrays, **{name: np.ones((7, 7), np.float32)}
+            )
+
+
+# ---- transformations
+
+
+@law()
+def test_every_mode_of_differentiation(case, rng):
+    """jvp, vjp, jacfwd, jacrev and both Hessians against differences; vmap; a batch of one."""
+    with jax.enable_x64(True):
+        arrays = arrays_of(case, rng, (3,), np.float64)
+        x, v, h = arrays[0], rng.normal(size=arrays[0].shape) * np.abs(arrays[0]), 1e-6
+
+        def f(x):
+            return options_of(case)(x, *arrays[1:])
+
+        @jax.jit
+        def modes(x):
+            slope = jax.grad(f)(x)
+            along = jax.jvp(f, (x,), (v,))[1], jnp.vdot(jax.jacfwd(f)(x), v), jnp.vdot(slope, v)
+            curves = [jnp.tensordot(d(jax.grad(f))(x), v, x.ndim) for d in (jax.jacfwd, jax.jacrev)]
+            return f(x), slope, along, curves
+
+        up, down, (value, slope, along, curves) = modes(x + h * v), modes(x - h * v), modes(x)
+        size = np.max(np.abs(value)) + np.max(np.abs(slope * x))
+        floor = 1e-9 * size  # what rounding leaves of a difference over 2e-6
+        for got in along:
+            close(got, (up[0] - down[0]) / (2 * h), "differences", floor)
+        for got in curves:
+            close(got, (up[1] - down[1]) / (2 * h), "differences", floor / np.min(np.abs(x)))
+        one = tuple(a[:1] for a in arrays)
+        batch = jax.jit(jax.vmap(options_of(case)))(*(np.stack([a, a]) for a in one))
+        np.testing.assert_allclose(batch, [options_of(case)(*one)] * 2, rtol=1e-12)
+
+
+@law()
+def test_inside_one_jit_as_outside(case, rng):
+    """XLA may evaluate inputs computed in one jit twice, rounded differently; options traced."""
+    arrays = arrays_of(case, rng)
+    numbers = {k: jnp.float32(v) for k, v in case.options.items() if isinstance(v, float)}
+
+    def f(scale, numbers):
+        first = scale * jnp.tanh(arrays[0] / scale)
+        if "probability" in case.domains[0]:
+            first = arrays[0] * jnp.minimum(scale, 1)
+        return case.loss(first, *arrays[1:], **{**case.options, **numbers})
+
+    value, grads = jax.value_and_grad(f, (0, 1))(jnp.float32(30), numbers)
+    fused, fused_grads = jax.jit(jax.value_and_grad(f, (0, 1)))(jnp.float32(30), numbers)
+    np.testing.assert_allclose(fused, value, rtol=1e-5, atol=1e-7)
+    for got, want in zip(*map(jax.tree.leaves, (fused_grads, grads)), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-5)
+    for name in numbers:
+        assert np.isfinite(grads[1][name]), name
+
+
+@law()
+def test_sharded_batches(case, rng):
+    """Eight devices, in auto and explicit mode: the value and gradient of one device."""
+    arrays = arrays_of(case, rng, (8,))
+    where = np.array([1, 1, 0, 1, 1, 1, 0, 1], bool)
+    want, want_grads = run(case, "mean", arrays, where)
+    for mode in (AxisType.Auto, AxisType.Explicit):
+        mesh = jax.make_mesh((8,), ("batch",), axis_types=(mode,))
+        with jax.set_mesh(mesh):
+            rows = NamedSharding(mesh, PartitionSpec("batch"))
+            placed = [jax.device_put(a, rows) for a in (*arrays, where)]
+            got, grads = run(case, "mean", tuple(placed[:-1]), placed[-1])
+        close(got, want)
+        for grad, wanted in zip(grads, want_grads, strict=True):
+            close(grad, wanted)
+
+
+@law()
+def test_one_trace_and_no_scatter(case, rng):
+    arrays, traces = arrays_of(case, rng), []
+
+    @jax.jit
+    def grad(arrays, where, weights):
+        traces.append(1)
+        loss = options_of(case, where=where, weights=weights)
+        return jax.value_and_grad(loss)(*arrays)
+
+    weights = COPIES.astype(np.float32)
+    for scale in (1, 2):
+        grad(arrays, KEPT, scale * weights)
+    assert len(traces) == 1
+    value, pull = jax.vjp(lambda x: options_of(case)(x, *arrays[1:]), jnp.asarray(arrays[0]))
+    lowered = jax.jit(pull).lower(value).as_text()
+    assert not re.search(r"stablehlo\.(scatter|gather|sort)", lowered)
+    jaxpr = jax.make_jaxpr(options_of(case))(*arrays)
+    given = sum(np.size(v) for v in case.options.values())
+    assert sum(np.size(constant) for constant in jaxpr.consts) <= given
+
+
+# ---- options
+
+
+@law(losses=True)
+def test_every_option_changes_something(case, rng):
+    """Each option of the loss has a row of its own value, and there the result is another."""
+    arrays = arrays_of(case, rng)
+    own = [
+        p
+        for p in inspect.signature(case.loss).parameters.values()
+        if p.kind is p.KEYWORD_ONLY and p.name not in KEYWORDS
+    ]
+    rows = [c for c in CASES if c.loss is case.loss]
+    for parameter in own:
+        givers = [c for c in rows if parameter.name in c.options]
+        assert givers, f"no row gives {parameter.name}"
+        givers = [c for c in givers if np.ndim(c.options[parameter.name]) == 0] or givers
+        changes = []
+        for row in givers:
+            arrays = arrays_of(row, rng)
+            others = {k: v for k, v in row.options.items() if k != parameter.name}
+            if parameter.default is parameter.empty:
+                others[parameter.name] = 2 * row.options[parameter.name]
+            with_it = functools.partial(row.loss, **row.options)(*arrays)
+            changes.append(float(with_it) != float(functools.partial(row.loss, **others)(*arrays)))
+        assert any(changes), f"{parameter.name} changes nothing"
