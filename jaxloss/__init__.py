@@ -10,6 +10,34 @@ from jaxloss.core.statistics import Statistic as Statistic
 from jaxloss.core.statistics import Sum as Sum
 from jaxloss.core.statistics import merge as merge
 from jaxloss.core.statistics import stats as stats
+from jaxloss.losses.binary import binary_cross_entropy as binary_cross_entropy
+from jaxloss.losses.binary import sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy
+from jaxloss.losses.contrastive import info_nce_loss as info_nce_loss
+from jaxloss.losses.divergence import generalized_kl_divergence as generalized_kl_divergence
+from jaxloss.losses.divergence import js_divergence as js_divergence
+from jaxloss.losses.divergence import kl_divergence as kl_divergence
+from jaxloss.losses.divergence import (
+    kl_divergence_with_log_targets as kl_divergence_with_log_targets,
+)
+from jaxloss.losses.imbalance import sigmoid_focal_loss as sigmoid_focal_loss
+from jaxloss.losses.imbalance import softmax_focal_loss as softmax_focal_loss
+from jaxloss.losses.likelihood import gaussian_nll_loss as gaussian_nll_loss
+from jaxloss.losses.likelihood import poisson_nll_loss as poisson_nll_loss
+from jaxloss.losses.margin import hinge_loss as hinge_loss
+from jaxloss.losses.margin import multiclass_hinge_loss as multiclass_hinge_loss
+from jaxloss.losses.margin import multiclass_perceptron_loss as multiclass_perceptron_loss
+from jaxloss.losses.margin import perceptron_loss as perceptron_loss
+from jaxloss.losses.margin import soft_margin_loss as soft_margin_loss
+from jaxloss.losses.margin import squared_hinge_loss as squared_hinge_loss
+from jaxloss.losses.multiclass import categorical_cross_entropy as categorical_cross_entropy
+from jaxloss.losses.multiclass import nll_loss as nll_loss
+from jaxloss.losses.multiclass import poly_loss_cross_entropy as poly_loss_cross_entropy
+from jaxloss.losses.multiclass import softmax_cross_entropy as softmax_cross_entropy
+from jaxloss.losses.multiclass import (
+    softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,
+)
+from jaxloss.losses.multitask import uncertainty_weighted_loss as uncertainty_weighted_loss
+from jaxloss.losses.multitask import weighted_sum_loss as weighted_sum_loss
 from jaxloss.losses.regression import absolute_error as absolute_error
 from jaxloss.losses.regression import absolute_percentage_error as absolute_percentage_error
 from jaxloss.losses.regression import cosine_distance as cosine_distance
@@ -22,3 +50,19 @@ from jaxloss.losses.regression import root_mean_squared_error as root_mean_squar
 from jaxloss.losses.regression import smooth_l1_loss as smooth_l1_loss
 from jaxloss.losses.regression import squared_error as squared_error
 from jaxloss.losses.regression import squared_logarithmic_error as squared_logarithmic_error
+from jaxloss.losses.segmentation import batch_binary_dice_loss as batch_binary_dice_loss
+from jaxloss.losses.segmentation import batch_dice_loss as batch_dice_loss
+from jaxloss.losses.segmentation import binary_dice_loss as binary_dice_loss
+from jaxloss.losses.segmentation import dice_loss as dice_loss
+from jaxloss.parts.targets import class_balanced_weights as class_balanced_weights
+from jaxloss.parts.targets import smooth_labels as smooth_labels
+from jaxloss.train.evaluate import make_eval_step as make_eval_step
+from jaxloss.train.evaluate import pad_batch as pad_batch
+from jaxloss.train.fit import fit as fit
+from jaxloss.train.gradient import value_and_grad as value_and_grad
+from jaxloss.train.history import History as History
+from jaxloss.train.minimize import minimize as minimize
+from jaxloss.train.objective import Aux as Aux
+from jaxloss.train.step import TrainState as TrainState
+from jaxloss.train.step import make_train_step as make_train_step
+from jaxloss.train.stopping import EarlyStop as EarlyStop

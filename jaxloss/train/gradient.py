@@ -1,0 +1,263 @@
+"""The exact gradient of a loss over microbatches.
+
+A first pass over the microbatches merges their statistics. The gradient of the last formula at
+the total is one cotangent, and a second pass pulls it back through each microbatch. Of a mean
+whose weights are data the cotangent needs no model, and XLA drops the first pass.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Literal, TypeAlias, TypeVar, overload
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
+
+from jaxloss.core.statistics import Concat, Deferred, Statistic, value
+from jaxloss.train.objective import Aux, Loss, mergeable, named, objective
+
+Carry = TypeVar("Carry")
+Merged = TypeVar("Merged")
+Part: TypeAlias = tuple[PyTree, Array]
+Forward: TypeAlias = Callable[[PyTree, PyTree, PyTree, Array | None], tuple[Loss, Aux]]
+
+
+@overload
+def value_and_grad(
+    loss_fn: Callable[..., Loss | tuple[Loss, Aux]],
+    *,
+    microbatches: int = 1,
+    has_aux: Literal[False] = False,
+) -> Callable[..., tuple[Array, PyTree]]: ...
+
+
+@overload
+def value_and_grad(
+    loss_fn: Callable[..., Loss | tuple[Loss, Aux]],
+    *,
+    microbatches: int = 1,
+    has_aux: Literal[True],
+) -> Callable[..., tuple[tuple[Array, Aux], PyTree]]: ...
+
+
+def value_and_grad(
+    loss_fn: Callable[..., Loss | tuple[Loss, Aux]], *, microbatches: int = 1, has_aux: bool = False
+) -> Callable[..., tuple[Array | tuple[Array, Aux], PyTree]]:
+    """`jax.value_and_grad` of a training loss, with one microbatch in memory at a time.
+
+    The value and the gradient are those of the whole batch, not an average over microbatches,
+    for every statistic: means under masks, sums, terms with denominators of their own, formulas
+    of sums, and losses whose rows see each other. It is for a step of one's own;
+    `make_train_step` is built on it.
+
+    Args:
+        loss_fn: `loss_fn(params, batch)`, which may also take `rng`, `model_state` and `step` by
+            name. Returns a statistic (a loss with `reduction=jaxloss.stats`), a dict of them
+            whose sum is the loss, or with `microbatches=1` a number; alone or with an `Aux`.
+        microbatches: How many parts the batch is computed in; divides its leading axis. Each has
+            an rng of its own, and starts from the model state that the one before it left.
+        has_aux: Whether to return `(value, Aux)` for the value: the last model state and, as
+            metrics, the merged statistics of the loss, its terms and the metrics of `loss_fn`.
+
+    Returns:
+        `f(params, batch, *, rng=None, model_state=None, step=None) -> (value, gradient)`. No
+        gradient flows from one microbatch to the next through the model state.
+
+    Raises:
+        TypeError: `loss_fn` returns a bare number and `microbatches` is not 1, or a parameter
+            is not floating.
+        ValueError: `microbatches` does not divide the batch.
+
+    Example:
+        >>> def loss_fn(w, x):
+        ...     return jaxloss.squared_error(w * x, x, reduction=jaxloss.stats)
+        >>> x = jnp.array([1.0, 2.0, 3.0, 4.0])
+        >>> value, grad = jaxloss.value_and_grad(loss_fn, microbatches=2)(jnp.array(3.0), x)
+        >>> print(value, grad)
+        30.0 30.0
+    """
+    if microbatches < 1:
+        raise ValueError(f"microbatches must be 1 or more, got {microbatches}.")
+    complete = objective(loss_fn)
+    gradient = _whole if microbatches == 1 else functools.partial(_by_parts, microbatches)
+
+    def call(
+        params: PyTree,
+        batch: PyTree,
+        *,
+        rng: Array | None = None,
+        model_state: PyTree = None,
+        step: ArrayLike | None = None,
+    ) -> tuple[Array | tuple[Array, Aux], PyTree]:
+        def forward(
+            params: PyTree, part: PyTree, model_state: PyTree, index: Array | None
+        ) -> tuple[Loss, Aux]:
+            key = rng if rng is None or index is None else jax.random.fold_in(rng, index)
+            return complete(params, part, rng=key, model_state=model_state, step=step)
+
+        (loss, aux), grads = gradient(forward, _floating_params(params), batch, model_state)
+        return (
+            (value(loss), Aux(aux.model_state, named(loss, aux))) if has_aux else value(loss)
+        ), grads
+
+    return call
+
+
+def _whole(
+    forward: Forward, params: PyTree, batch: PyTree, model_state: PyTree
+) -> tuple[tuple[Loss, Aux], PyTree]:
+    def number(params: PyTree) -> tuple[Array, tuple[Loss, Aux]]:
+        loss, aux = forward(params, batch, model_state, None)
+        return value(loss), (loss, aux)
+
+    (_, result), grads = jax.value_and_grad(number, has_aux=True)(params)
+    return result, grads
+
+
+def _by_parts(
+    n: int, forward: Forward, params: PyTree, batch: PyTree, model_state: PyTree
+) -> tuple[tuple[Loss, Aux], PyTree]:
+    parts = (split_batch(batch, n), jnp.arange(n))
+
+    def statistics(model_state: PyTree, part: Part) -> tuple[PyTree, Loss]:
+        loss, aux = forward(params, part[0], model_state, part[1])
+        return aux.model_state, mergeable(loss)
+
+    _, total = _merging_scan(statistics, model_state, parts)
+    cotangents = _cotangents(total, n)
+
+    def pull_back(carry: tuple[PyTree, PyTree], part: Part) -> tuple[tuple[PyTree, PyTree], PyTree]:
+        def floats(params: PyTree) -> tuple[list[Array], tuple[Loss, Aux]]:
+            loss, aux = forward(params, part[0], carry[0], part[1])
+            return list(filter(_floating, jax.tree.leaves(loss))), (loss, aux)
+
+        _, pull, (loss, aux) = jax.vjp(floats, params, has_aux=True)
+        (grads,) = pull(cotangents(part[1]))
+        grads = jax.tree.map(lambda total, grad: total + grad.astype(total.dtype), carry[1], grads)
+        return (aux.model_state, grads), (loss, aux.metrics)
+
+    zeros = jax.tree.map(_float32_zeros, params)
+    (model_state, grads), (again, metrics) = _merging_scan(pull_back, (model_state, zeros), parts)
+    grads = jax.tree.map(lambda grad, param: grad.astype(param.dtype), grads, params)
+    return (_one_of_two_passes(total, again), Aux(model_state, metrics)), grads
+
+
+def _cotangents(total: Loss, n: int) -> Callable[[Array], list[Array]]:
+    """The gradient of the loss by the floating statistics of the part with a given index."""
+    leaves, structure = jax.tree.flatten(total)
+    nodes = jax.tree.leaves(total, is_leaf=_concatenates)
+    has_rows = [_concatenates(node) for node in nodes for _ in jax.tree.leaves(node)]
+
+    def number(floats: list[Array]) -> Array:
+        rest = iter(floats)
+        return value(structure.unflatten(next(rest) if _floating(x) else x for x in leaves))
+
+    gradient = iter(jax.grad(number)(list(filter(_floating, leaves))))
+    split = [
+        _split_rows(next(gradient), n) if rows else next(gradient)
+        for leaf, rows in zip(leaves, has_rows, strict=True)
+        if _floating(leaf)
+    ]
+    rows = [rows for leaf, rows in zip(leaves, has_rows, strict=True) if _floating(leaf)]
+    return lambda index: [g[index] if r else g for g, r in zip(split, rows, strict=True)]
+
+
+def _one_of_two_passes(first: Loss, second: Loss) -> Loss:
+    """Means from the second pass, so that the first may vanish; what needs the first, from it."""
+    return jax.tree.map(
+        lambda one, two: one if isinstance(one, Deferred) else two,
+        first,
+        second,
+        is_leaf=lambda node: isinstance(node, Statistic),
+    )
+
+
+def _merging_scan(
+    body: Callable[[Carry, Part], tuple[Carry, Merged]], carry: Carry, parts: Part
+) -> tuple[Carry, Merged]:
+    """`jax.lax.scan` over parts that merges their statistics: arrays add, rows join in order."""
+
+    def merge_part(state: tuple[Carry, PyTree], part: Part) -> tuple[tuple[Carry, PyTree], PyTree]:
+        carry, statistics = body(state[0], part)
+        sums = jax.tree.map(
+            lambda node, total: None if _concatenates(node) else total + node,
+            statistics,
+            state[1],
+            is_leaf=_concatenates,
+        )
+        rows = jax.tree.map(
+            lambda node: node if _concatenates(node) else None, statistics, is_leaf=_concatenates
+        )
+        return (carry, sums), rows
+
+    shapes = jax.eval_shape(lambda xs: body(carry, jax.tree.map(lambda x: x[0], xs))[1], parts)
+    zeros = jax.tree.map(
+        lambda node: None if _concatenates(node) else jnp.zeros_like(node),
+        shapes,
+        is_leaf=_concatenates,
+    )
+    (carry, sums), rows = jax.lax.scan(merge_part, (carry, zeros), parts)
+    merged = jax.tree.map(
+        lambda node, total, rows: jax.tree.map(_join_rows, rows) if _concatenates(node) else total,
+        shapes,
+        sums,
+        rows,
+        is_leaf=_concatenates,
+    )
+    return carry, merged
+
+
+def split_batch(batch: PyTree, n: int) -> PyTree:
+    """Every leaf `[rows, ...]` as `[n, rows / n, ...]`.
+
+    Part i has the rows i, i + n, i + 2n, ..., so that each device keeps the rows that it holds.
+    """
+
+    def split(path: jax.tree_util.KeyPath, leaf: ArrayLike) -> Array:
+        leaf = jnp.asarray(leaf)
+        if leaf.ndim == 0 or leaf.shape[0] % n:
+            raise ValueError(
+                f"batch{jax.tree_util.keystr(path)} has shape {leaf.shape}, and microbatches={n} "
+                "must divide its leading axis: jaxloss.pad_batch fills up a batch."
+            )
+        return _split_rows(leaf, n)
+
+    return jax.tree_util.tree_map_with_path(split, batch)
+
+
+def _split_rows(rows: Array, n: int) -> Array:
+    return jnp.swapaxes(rows.reshape(rows.shape[0] // n, n, *rows.shape[1:]), 0, 1)
+
+
+def _join_rows(parts: Array) -> Array:
+    n, rows, *rest = parts.shape
+    return jnp.swapaxes(parts, 0, 1).reshape(n * rows, *rest)
+
+
+def _floating_params(params: PyTree) -> PyTree:
+    def convert(path: jax.tree_util.KeyPath, leaf: ArrayLike) -> Array:
+        leaf = jnp.asarray(leaf)
+        if not _floating(leaf):
+            raise TypeError(
+                f"params{jax.tree_util.keystr(path)} must be floating, got {leaf.dtype}: what is "
+                "not trained belongs to the batch or the model state."
+            )
+        return leaf
+
+    return jax.tree_util.tree_map_with_path(convert, params)
+
+
+def _float32_zeros(leaf: Array) -> Array:
+    return jnp.zeros_like(leaf, dtype=jnp.promote_types(leaf.dtype, jnp.float32))
+
+
+def _floating(leaf: Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def _concatenates(node: object) -> bool:
+    return isinstance(node, Concat)
