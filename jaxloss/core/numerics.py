@@ -105,6 +105,15 @@ def finite(x: Array) -> Array:
     return jnp.minimum(x, jnp.finfo(x.dtype).max)
 
 
+@closed_form(
+    lambda x, sign: sign,
+    lambda x, sign: jnp.clip(x, jnp.finfo(x.dtype).min, jnp.finfo(x.dtype).max),
+)
+def signed(x: Array, sign: Array) -> Array:
+    """x · sign; the derivative in the sign is finite, so that a slope of 0 ends it."""
+    return x * sign
+
+
 @jax.custom_jvp
 def safe_norm(x: Array) -> Array:
     """√Σx² over the last axis: no overflow, no underflow, derivatives 0 at 0."""
@@ -292,10 +301,10 @@ def _odds(x: Array, share: Array) -> Array:
 @closed_form(_odds, lambda x, share: _odds(x, share) / share - _odds(-x, 1 - share) / (1 - share))
 def log_mixture(x: Array, share: Array) -> Array:
     """log(1 - share + share · exp x) for a share in (0, 1), near 0 where x is."""
-    near = x < 1
-    large = jnp.where(near, 1, x)
-    far = large + jnp.log(share + (1 - share) * jnp.exp(-large))
-    return jnp.where(near, jnp.log1p(share * jnp.expm1(jnp.where(near, x, 0))), far)
+    change, top = share * jnp.expm1(x), jnp.maximum(x, 0)
+    near = (change > -1 / 3) & (x < 50)
+    far = top + jnp.log(share * jnp.exp(jnp.minimum(x, 0)) + (1 - share) * jnp.exp(-top))
+    return jnp.where(near, jnp.log1p(change), far)
 
 
 def _apart(x: Array, y: Array) -> Array:

@@ -1,0 +1,131 @@
+"""Binary classification: the unit is a label, of which there may be several to an example."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Num, Shaped
+
+from jaxloss.core import inputs, numerics
+from jaxloss.core.reductions import R, Reduction, reduce
+
+#: The kind of label that each loss learns from.
+LEARNS = {
+    "sigmoid_binary_cross_entropy": "bit",
+    "binary_cross_entropy": "bit",
+}
+
+
+def sigmoid_binary_cross_entropy(
+    logits: Float[ArrayLike, "*units"],
+    labels: Shaped[ArrayLike, "*units"],
+    *,
+    pos_weight: Float[ArrayLike, "..."] | int = 1.0,
+    label_smoothing: Float[ArrayLike, ""] | int = 0.0,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Num[ArrayLike, "..."] | None = None,
+    reduction: Reduction[R] = "mean",
+) -> R:
+    """Cross entropy of independent yes-or-no labels.
+
+        y = (1 - label_smoothing)·labels + label_smoothing / 2
+        ℓ = -pos_weight·y·log σ(logits) - (1 - y)·log σ(-logits)
+
+    For labels that do not exclude each other: an example has one logit for each of them.
+
+    Args:
+        logits: `[*units]`, floating; the log odds of yes.
+        labels: `[*units]`, 0 and 1, or probabilities of yes.
+        pos_weight: How much a yes counts; 0 or more, one number or one per entry of the last
+            axis. May be traced.
+        label_smoothing: The share of a label that is spread over yes and no; in [0, 1], may be
+            traced.
+        where, weights, reduction: See `jaxloss.core.reductions`.
+
+    Returns:
+        The reduced loss; with `reduction=None` one value per label.
+
+    Raises:
+        ValueError: The shapes differ, or an option is outside its range.
+        TypeError: The logits are not floating.
+
+    Also known as:
+        BCE with logits, logistic loss, log loss, multi-label cross entropy.
+        `optax.losses.sigmoid_binary_cross_entropy`
+        `torch.nn.functional.binary_cross_entropy_with_logits`
+        `keras.losses.binary_crossentropy`: with from_logits=True, a mean over the last axis
+
+    Example:
+        >>> loss = jaxloss.sigmoid_binary_cross_entropy
+        >>> values = loss(jnp.array([0.0, 40.0]), jnp.array([1, 1]), reduction=None)
+        >>> print([f"{value:.3g}" for value in values])
+        ['0.693', '4.25e-18']
+
+    Reference:
+        Cox, "The Regression Analysis of Binary Sequences", 1958.
+    """
+    x, y = inputs.paired(where, logits=logits, labels=labels)
+    inputs.require((y >= 0) & (y <= 1), "labels", y, "a probability is in [0, 1]")
+    p = inputs.option("pos_weight", pos_weight, x, must_be="0 or more", entries=True)
+    smoothing = inputs.option("label_smoothing", label_smoothing, x, must_be="in [0, 1]")
+    plain = isinstance(pos_weight, int | float) and pos_weight == 1
+
+    def against(y: Array) -> Array:
+        if plain:
+            return numerics.logistic_loss(x, y)
+        yes, no = numerics.softplus(-x), numerics.softplus(x)
+        return numerics.xtimes(p * y, yes) + numerics.xtimes(1 - y, no)
+
+    values = against(y)
+    if inputs.given(label_smoothing):
+        values = numerics.blend(smoothing, values, against(jnp.full_like(y, 0.5)))
+    return reduce(values, where=where, weights=weights, reduction=reduction)
+
+
+def binary_cross_entropy(
+    probabilities: Float[ArrayLike, "*units"],
+    labels: Shaped[ArrayLike, "*units"],
+    *,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Num[ArrayLike, "..."] | None = None,
+    reduction: Reduction[R] = "mean",
+) -> R:
+    """Cross entropy of probabilities of yes against yes-or-no labels.
+
+        ℓ = -labels·log probabilities - (1 - labels)·log(1 - probabilities)
+
+    Where a model ends in a sigmoid, drop it and use `sigmoid_binary_cross_entropy`: a float32
+    probability cannot come nearer to 1 than 6e-8. No epsilon is added: what was held impossible
+    and happens costs +inf, and what was held certain and happens costs 0.
+
+    Args:
+        probabilities: `[*units]`, floating, in [0, 1].
+        labels: `[*units]`, 0 and 1, or probabilities of yes.
+        where, weights, reduction: See `jaxloss.core.reductions`.
+
+    Returns:
+        The reduced loss; with `reduction=None` one value per label.
+
+    Raises:
+        ValueError: The shapes differ.
+        TypeError: The probabilities are not floating.
+
+    Also known as:
+        BCE, log loss, logarithmic score.
+        `torch.nn.functional.binary_cross_entropy`: where a term is under its limit of 100
+        `keras.losses.binary_crossentropy`: it clips at 1e-7 and means over the last axis
+
+    Example:
+        >>> probabilities, labels = jnp.array([0.25, 0.0]), jnp.array([1, 1])
+        >>> print(jaxloss.binary_cross_entropy(probabilities, labels, reduction=None).round(3))
+        [1.386 inf]
+
+    Reference:
+        Good, "Rational Decisions", 1952.
+    """
+    p, y = inputs.paired(where, probabilities=probabilities, labels=labels)
+    inputs.require((p >= 0) & (p <= 1), "probabilities", p, "a probability is in [0, 1]")
+    inputs.require((y >= 0) & (y <= 1), "labels", y, "a probability is in [0, 1]")
+    values = -numerics.xlogy(y, p) - numerics.xlog1py(1 - y, -p)
+    return reduce(values, where=where, weights=weights, reduction=reduction)

@@ -1,0 +1,337 @@
+"""Multiclass classification: the unit is a label, one of the classes or a distribution of them."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Integer, Num, Shaped
+
+from jaxloss.core import inputs, numerics
+from jaxloss.core.reductions import R, Reduction, reduce
+from jaxloss.parts import targets
+
+#: The kind of label that each loss learns from.
+LEARNS = {
+    "softmax_cross_entropy": "distribution",
+    "softmax_cross_entropy_with_integer_labels": "class",
+    "categorical_cross_entropy": "distribution",
+    "nll_loss": "class",
+    "poly_loss_cross_entropy": "distribution",
+}
+
+
+def softmax_cross_entropy(
+    logits: Float[ArrayLike, "*units classes"],
+    labels: Shaped[ArrayLike, "*units classes"],
+    *,
+    label_smoothing: Float[ArrayLike, ""] | int = 0.0,
+    class_weights: Num[ArrayLike, "..."] | None = None,
+    z_loss: Float[ArrayLike, ""] | int = 0.0,
+    logit_softcap: Float[ArrayLike, ""] | int | None = None,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Num[ArrayLike, "..."] | None = None,
+    reduction: Reduction[R] = "mean",
+) -> R:
+    """Cross entropy of a softmax against distributions.
+
+        x = logit_softcap·tanh(logits / logit_softcap)
+        q = (1 - label_smoothing)·labels + label_smoothing / classes
+        ℓ = -Σ class_weights·q·log softmax(x) + Σ class_weights·labels · z_loss·(log Σ exp x)²
+
+    A logit of -inf is an absent class: it takes part in nothing, smoothing included. A label on
+    an absent class costs +inf, and a row without any class is NaN: delete it with `where`.
+
+    Args:
+        logits: `[*units, classes]`, floating.
+        labels: `[*units, classes]`, rows that sum to 1.
+        label_smoothing: The share of a label that is spread evenly over the classes; in [0, 1],
+            may be traced.
+        class_weights: `[classes]`, 0 or more, how often a label of each class counts; a mean
+            divides by Σ weights·(Σ class_weights·labels). May be traced.
+        z_loss: The weight of a penalty that keeps the normaliser near 1; 0 or more, may be
+            traced.
+        logit_softcap: The bound that logits approach smoothly; positive, may be traced.
+        where, weights, reduction: See `jaxloss.core.reductions`.
+
+    Returns:
+        The reduced loss; with `reduction=None` one value per distribution.
+
+    Raises:
+        ValueError: The shapes differ, or an option is outside its range.
+        TypeError: The logits are not floating.
+
+    Also known as:
+        Categorical cross entropy, multinomial logistic loss, soft-target cross entropy.
+        `optax.losses.softmax_cross_entropy`
+        `optax.losses.safe_softmax_cross_entropy`
+        `torch.nn.functional.cross_entropy`: the classes are the last axis, not the second
+        `keras.losses.categorical_crossentropy`: with from_logits=True
+
+    Example:
+        >>> logits, labels = jnp.array([[2.0, 0.0]]), jnp.array([[0.5, 0.5]])
+        >>> print(f"{jaxloss.softmax_cross_entropy(logits, labels):.3f}")
+        1.127
+
+    Reference:
+        Bridle, "Probabilistic Interpretation of Feedforward Classification Network Outputs",
+        1990. Softcap: Gemma Team, "Gemma 2", 2024, arXiv:2408.00118.
+    """
+    logits, labels = inputs.distributed(where, logits=logits, labels=labels)
+    c, x = _per_class(class_weights, logits), _capped(logits, logit_softcap)
+    counts = None if c is None else jnp.sum(c * labels, axis=-1)
+    values = numerics.cross_entropy(x, labels if c is None else c * labels)
+    values = _with_options(values, x, c, counts, label_smoothing, z_loss)
+    return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
+
+
+def softmax_cross_entropy_with_integer_labels(
+    logits: Float[ArrayLike, "*units classes"],
+    labels: Integer[ArrayLike, "*units"],
+    *,
+    label_smoothing: Float[ArrayLike, ""] | int = 0.0,
+    class_weights: Num[ArrayLike, "..."] | None = None,
+    z_loss: Float[ArrayLike, ""] | int = 0.0,
+    logit_softcap: Float[ArrayLike, ""] | int | None = None,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Num[ArrayLike, "..."] | None = None,
+    reduction: Reduction[R] = "mean",
+) -> R:
+    """Cross entropy of a softmax against class indices.
+
+        x = logit_softcap·tanh(logits / logit_softcap)
+        q = (1 - label_smoothing)·[class = labels] + label_smoothing / classes
+        ℓ = -Σ class_weights·q·log softmax(x) + class_weights[labels]·z_loss·(log Σ exp x)²
+
+    A confident row keeps its digits: at a margin of 20 the loss is 2.06e-9, where the usual form
+    rounds to 0. A logit of -inf is an absent class, in which smoothing has no share. A label out
+    of range is NaN, in value and gradient; ignore labels with `where=labels != -100`.
+
+    Args:
+        logits: `[*units, classes]`, floating.
+        labels: `[*units]`, integers in [0, classes).
+        label_smoothing: The share of a label that is spread evenly over the classes; in [0, 1],
+            may be traced.
+        class_weights: `[classes]`, 0 or more, how often a label of each class counts: the same
+            as `weights=class_weights[labels]`, but for smoothing. May be traced.
+        z_loss: The weight of a penalty that keeps the normaliser near 1; 0 or more, may be
+            traced.
+        logit_softcap: The bound that logits approach smoothly; positive, may be traced.
+        where, weights, reduction: See `jaxloss.core.reductions`.
+
+    Returns:
+        The reduced loss; with `reduction=None` one value per label.
+
+    Raises:
+        ValueError: The shapes do not fit, or an option is outside its range.
+        TypeError: The logits are not floating, or the labels are not integers.
+
+    Also known as:
+        Sparse categorical cross entropy, next-token loss.
+        `optax.losses.softmax_cross_entropy_with_integer_labels`
+        `torch.nn.functional.cross_entropy`: the classes are the last axis, not the second
+        `keras.losses.sparse_categorical_crossentropy`: with from_logits=True
+
+    Example:
+        >>> logits, labels = jnp.array([[2.0, 0.0], [0.0, 0.0]]), jnp.array([0, 1])
+        >>> loss = jaxloss.softmax_cross_entropy_with_integer_labels
+        >>> print(loss(logits, labels, reduction=None).round(3))
+        [0.127 0.693]
+
+    Reference:
+        Bridle, "Probabilistic Interpretation of Feedforward Classification Network Outputs",
+        1990. Penalty: Chowdhery et al., "PaLM", 2022, arXiv:2204.02311.
+    """
+    logits, labels = inputs.labelled(where, logits=logits, labels=labels)
+    inputs.warn_of_probabilities(logits, where)
+    c, x = _per_class(class_weights, logits), _capped(logits, logit_softcap)
+    counts = None if c is None else numerics.at(c, labels)
+    values = numerics.cross_entropy_at(x, labels)
+    values = values if counts is None else counts * values
+    values = _with_options(values, x, c, counts, label_smoothing, z_loss)
+    return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
+
+
+def categorical_cross_entropy(
+    probabilities: Float[ArrayLike, "*units classes"],
+    labels: Shaped[ArrayLike, "*units classes"],
+    *,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Num[ArrayLike, "..."] | None = None,
+    reduction: Reduction[R] = "mean",
+) -> R:
+    """Cross entropy of probabilities against distributions.
+
+        ℓ = -Σ labels·log probabilities
+
+    Where a model ends in a softmax, drop it and use `softmax_cross_entropy`. Nothing is clipped
+    or normalised: what was held impossible and happens costs +inf.
+
+    Args:
+        probabilities: `[*units, classes]`, floating, rows that sum to 1.
+        labels: `[*units, classes]`, one-hot rows or distributions.
+        where, weights, reduction: See `jaxloss.core.reductions`.
+
+    Returns:
+        The reduced loss; with `reduction=None` one value per distribution.
+
+    Raises:
+        ValueError: The shapes differ, or there is no class axis.
+        TypeError: The probabilities are not floating.
+
+    Also known as:
+        Multiclass log loss, logarithmic score.
+        `keras.losses.categorical_crossentropy`: it divides rows by their sum and clips at 1e-7
+
+    Example:
+        >>> probabilities = jnp.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
+        >>> labels = jnp.array([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])
+        >>> print(jaxloss.categorical_cross_entropy(probabilities, labels, reduction=None))
+        [0.6931472 inf]
+
+    Reference:
+        Good, "Rational Decisions", 1952.
+    """
+    p, y = inputs.paired(where, features=1, probabilities=probabilities, labels=labels)
+    inputs.require((p >= 0) & (p <= 1), "probabilities", p, "a probability is in [0, 1]")
+    inputs.require((y >= 0) & (y <= 1), "labels", y, "a probability is in [0, 1]")
+    values = -jnp.sum(numerics.xlogy(y, p), axis=-1)
+    return reduce(values, where=where, weights=weights, reduction=reduction)
+
+
+def nll_loss(
+    log_probs: Float[ArrayLike, "*units classes"],
+    labels: Integer[ArrayLike, "*units"],
+    *,
+    class_weights: Num[ArrayLike, "..."] | None = None,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Num[ArrayLike, "..."] | None = None,
+    reduction: Reduction[R] = "mean",
+) -> R:
+    """Negative log likelihood: minus the log probability of the label.
+
+        ℓ = -class_weights[labels]·log_probs[labels]
+
+    For a model whose output is normalised already; from logits,
+    `softmax_cross_entropy_with_integer_labels` is more accurate. A label out of range is NaN, in
+    value and gradient.
+
+    Args:
+        log_probs: `[*units, classes]`, floating, logarithms of probabilities.
+        labels: `[*units]`, integers in [0, classes).
+        class_weights: `[classes]`, 0 or more, how often a label of each class counts: the same
+            as `weights=class_weights[labels]`. May be traced.
+        where, weights, reduction: See `jaxloss.core.reductions`.
+
+    Returns:
+        The reduced loss; with `reduction=None` one value per label.
+
+    Raises:
+        ValueError: The shapes do not fit.
+        TypeError: The log probabilities are not floating, or the labels are not integers.
+
+    Also known as:
+        Surprisal, logarithmic score.
+        `torch.nn.functional.nll_loss`: the classes are the last axis, not the second
+
+    Example:
+        >>> log_probs = jnp.log(jnp.array([[0.25, 0.75], [1.0, 0.0]]))
+        >>> print(f"{jaxloss.nll_loss(log_probs, jnp.array([0, 0])):.3f}")
+        0.693
+
+    Reference:
+        Fisher, "On the Mathematical Foundations of Theoretical Statistics", 1922.
+    """
+    log_probs, labels = inputs.labelled(where, logits=log_probs, labels=labels, name="log_probs")
+    inputs.require(log_probs <= 0, "log_probs", log_probs, "a log probability is 0 or less")
+    c, values = _per_class(class_weights, log_probs), -numerics.at(log_probs, labels)
+    counts = None if c is None else numerics.at(c, labels)
+    values = values if counts is None else counts * values
+    return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
+
+
+def poly_loss_cross_entropy(
+    logits: Float[ArrayLike, "*units classes"],
+    labels: Shaped[ArrayLike, "*units classes"],
+    *,
+    epsilon: Float[ArrayLike, ""] | int = 2.0,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Num[ArrayLike, "..."] | None = None,
+    reduction: Reduction[R] = "mean",
+) -> R:
+    """Cross entropy with another coefficient for its first polynomial term.
+
+        p = softmax(logits)
+        ℓ = -Σ labels·log p + epsilon·Σ labels·(1 - p)
+
+    Log p is a series in 1 - p whose first coefficient is 1: here it is 1 + epsilon. Positive
+    values sharpen predictions (image classification: 2), negative ones soften them (detection:
+    -1).
+
+    Args:
+        logits: `[*units, classes]`, floating; -inf for an absent class.
+        labels: `[*units, classes]`, rows that sum to 1.
+        epsilon: What is added to the first coefficient; may be traced.
+        where, weights, reduction: See `jaxloss.core.reductions`.
+
+    Returns:
+        The reduced loss; with `reduction=None` one value per distribution.
+
+    Raises:
+        ValueError: The shapes differ, or there is no class axis.
+        TypeError: The logits are not floating.
+
+    Also known as:
+        Poly-1 loss.
+        `optax.losses.poly_loss_cross_entropy`
+
+    Example:
+        >>> logits, labels = jnp.array([[0.0, 0.0]]), jnp.array([[1.0, 0.0]])
+        >>> print(f"{jaxloss.poly_loss_cross_entropy(logits, labels):.3f}")
+        1.693
+
+    Reference:
+        Leng et al., "PolyLoss", 2022, arXiv:2204.12511.
+    """
+    logits, labels = inputs.distributed(where, logits=logits, labels=labels)
+    epsilon = inputs.option("epsilon", epsilon, logits, must_be="a number")
+    misses = jnp.sum(labels * numerics.complement_of_softmax(logits), axis=-1)
+    values = numerics.cross_entropy(logits, labels) + epsilon * misses
+    return reduce(values, where=where, weights=weights, reduction=reduction)
+
+
+def _per_class(class_weights: ArrayLike | None, logits: Array) -> Array | None:
+    """One weight per class, with axes of length 1 for the units."""
+    if class_weights is None:
+        return None
+    c = inputs.with_a_class(jnp.asarray(class_weights), 0)
+    c = inputs.option("class_weights", c, logits, must_be="0 or more", entries=True)
+    return jnp.broadcast_to(c, (1,) * (logits.ndim - 1) + logits.shape[-1:])
+
+
+def _capped(logits: Array, logit_softcap: ArrayLike | None) -> Array:
+    if logit_softcap is None:
+        return logits
+    cap = inputs.option("logit_softcap", logit_softcap, logits, must_be="positive")
+    return numerics.soft_cap(logits, cap)
+
+
+def _with_options(
+    values: Array,
+    x: Array,
+    c: Array | None,
+    counts: Array | None,
+    label_smoothing: ArrayLike,
+    z_loss: ArrayLike,
+) -> Array:
+    """What the labels cost, blended with the cost of every class alike, and the penalty."""
+    smoothing = inputs.option("label_smoothing", label_smoothing, x, must_be="in [0, 1]")
+    penalty = inputs.option("z_loss", z_loss, x, must_be="0 or more")
+    if inputs.given(label_smoothing):
+        shares = targets.uniform(~jnp.isneginf(x), x)
+        even = numerics.spread_cross_entropy(x, shares if c is None else c * shares)
+        values = numerics.blend(smoothing, values, even)
+    if inputs.given(z_loss):
+        penalty = penalty if counts is None else counts * penalty
+        values = values + penalty * numerics.logsumexp(x) ** 2
+    return values
