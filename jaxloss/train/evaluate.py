@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import PyTree
 
 from jaxloss.core.statistics import Statistic
-from jaxloss.train.objective import Aux, Loss, mergeable, named, objective
+from jaxloss.train.objective import Aux, Loss, PyTree, mergeable, named, objective
 from jaxloss.train.step import TrainState
 
 

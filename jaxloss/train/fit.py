@@ -11,10 +11,10 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import PyTree
 
 from jaxloss.core.statistics import Mean, Statistic
 from jaxloss.train.history import History
+from jaxloss.train.objective import PyTree
 from jaxloss.train.progress import first_interrupt, progress_bar
 from jaxloss.train.step import TrainState, TrainStep
 from jaxloss.train.stopping import EarlyStop

@@ -15,10 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import PyTree
 
 from jaxloss.core.statistics import Concat, Deferred, Statistic, value
-from jaxloss.train.objective import Aux, Loss, mergeable, named, objective
+from jaxloss.train.objective import Aux, Loss, PyTree, mergeable, named, objective
 
 Carry = TypeVar("Carry")
 Merged = TypeVar("Merged")
@@ -100,9 +99,8 @@ def value_and_grad(
             return complete(params, part, rng=key, model_state=model_state, step=step)
 
         (loss, aux), grads = gradient(forward, _floating_params(params), batch, model_state)
-        return (
-            (value(loss), Aux(aux.model_state, named(loss, aux))) if has_aux else value(loss)
-        ), grads
+        result = (value(loss), Aux(aux.model_state, named(loss, aux))) if has_aux else value(loss)
+        return result, grads
 
     return call
 
@@ -133,7 +131,7 @@ def _by_parts(
     def pull_back(carry: tuple[PyTree, PyTree], part: Part) -> tuple[tuple[PyTree, PyTree], PyTree]:
         def floats(params: PyTree) -> tuple[list[Array], tuple[Loss, Aux]]:
             loss, aux = forward(params, part[0], carry[0], part[1])
-            return list(filter(_floating, jax.tree.leaves(loss))), (loss, aux)
+            return _floats(loss), (loss, aux)
 
         _, pull, (loss, aux) = jax.vjp(floats, params, has_aux=True)
         (grads,) = pull(cotangents(part[1]))
@@ -149,21 +147,15 @@ def _by_parts(
 def _cotangents(total: Loss, n: int) -> Callable[[Array], list[Array]]:
     """The gradient of the loss by the floating statistics of the part with a given index."""
     leaves, structure = jax.tree.flatten(total)
-    nodes = jax.tree.leaves(total, is_leaf=_concatenates)
-    has_rows = [_concatenates(node) for node in nodes for _ in jax.tree.leaves(node)]
 
-    def number(floats: list[Array]) -> Array:
+    def rebuilt(floats: list[Array]) -> Loss:
         rest = iter(floats)
-        return value(structure.unflatten(next(rest) if _floating(x) else x for x in leaves))
+        return structure.unflatten(next(rest) if _floating(leaf) else leaf for leaf in leaves)
 
-    gradient = iter(jax.grad(number)(list(filter(_floating, leaves))))
-    split = [
-        _split_rows(next(gradient), n) if rows else next(gradient)
-        for leaf, rows in zip(leaves, has_rows, strict=True)
-        if _floating(leaf)
-    ]
-    rows = [rows for leaf, rows in zip(leaves, has_rows, strict=True) if _floating(leaf)]
-    return lambda index: [g[index] if r else g for g, r in zip(split, rows, strict=True)]
+    gradient = jax.grad(lambda floats: value(rebuilt(floats)))(_floats(total))
+    sums, rows = _apart(rebuilt(gradient))
+    rows = jax.tree.map(lambda row: _split_rows(row, n), rows)
+    return lambda index: _floats(_together(sums, jax.tree.map(lambda row: row[index], rows)))
 
 
 def _one_of_two_passes(first: Loss, second: Loss) -> Loss:
@@ -183,32 +175,29 @@ def _merging_scan(
 
     def merge_part(state: tuple[Carry, PyTree], part: Part) -> tuple[tuple[Carry, PyTree], PyTree]:
         carry, statistics = body(state[0], part)
-        sums = jax.tree.map(
-            lambda node, total: None if _concatenates(node) else total + node,
-            statistics,
-            state[1],
-            is_leaf=_concatenates,
-        )
-        rows = jax.tree.map(
-            lambda node: node if _concatenates(node) else None, statistics, is_leaf=_concatenates
-        )
-        return (carry, sums), rows
+        sums, rows = _apart(statistics)
+        return (carry, jax.tree.map(jnp.add, state[1], sums)), rows
 
-    shapes = jax.eval_shape(lambda xs: body(carry, jax.tree.map(lambda x: x[0], xs))[1], parts)
-    zeros = jax.tree.map(
-        lambda node: None if _concatenates(node) else jnp.zeros_like(node),
-        shapes,
-        is_leaf=_concatenates,
-    )
+    def sums_of_one(parts: Part) -> PyTree:
+        return _apart(body(carry, jax.tree.map(lambda leaf: leaf[0], parts))[1])[0]
+
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(sums_of_one, parts))
     (carry, sums), rows = jax.lax.scan(merge_part, (carry, zeros), parts)
-    merged = jax.tree.map(
-        lambda node, total, rows: jax.tree.map(_join_rows, rows) if _concatenates(node) else total,
-        shapes,
-        sums,
-        rows,
-        is_leaf=_concatenates,
+    return carry, _together(sums, jax.tree.map(_join_rows, rows))
+
+
+def _apart(statistics: Merged) -> tuple[Merged, list[Concat]]:
+    """The tree without its rows, and the rows."""
+    nodes, structure = jax.tree.flatten(statistics, is_leaf=_concatenates)
+    without = structure.unflatten(Concat(()) if _concatenates(node) else node for node in nodes)
+    return without, [node for node in nodes if isinstance(node, Concat)]
+
+
+def _together(without: Merged, rows: list[Concat]) -> Merged:
+    rest = iter(rows)
+    return jax.tree.map(
+        lambda node: next(rest) if _concatenates(node) else node, without, is_leaf=_concatenates
     )
-    return carry, merged
 
 
 def split_batch(batch: PyTree, n: int) -> PyTree:
@@ -253,6 +242,10 @@ def _floating_params(params: PyTree) -> PyTree:
 
 def _float32_zeros(leaf: Array) -> Array:
     return jnp.zeros_like(leaf, dtype=jnp.promote_types(leaf.dtype, jnp.float32))
+
+
+def _floats(tree: PyTree) -> list[Array]:
+    return [leaf for leaf in jax.tree.leaves(tree) if _floating(leaf)]
 
 
 def _floating(leaf: Array) -> bool:

@@ -9,9 +9,8 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import PyTree
 
-from jaxloss.train.objective import Loss
+from jaxloss.train.objective import Loss, PyTree
 from jaxloss.train.optimizer import Optimizer
 from jaxloss.train.step import TrainState, make_train_step
 from jaxloss.train.stopping import EarlyStop

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 from jax import Array
-from jaxtyping import PyTree
 
 from jaxloss.core.statistics import Deferred, Mean, Statistic, value
 
+PyTree: TypeAlias = Any
 Loss: TypeAlias = Array | Statistic | Mapping[str, Array | Statistic]
 
 

@@ -1,4 +1,4 @@
-"""What an Optax optimizer wants to know beside the gradient."""
+"""An Optax update, with what the optimizer wants to know beside the gradient."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TypeAlias
 import jax
 import optax
 from jax import Array
-from jaxtyping import PyTree
+
+from jaxloss.train.objective import PyTree
 
 Optimizer: TypeAlias = optax.GradientTransformation | optax.MultiSteps
 
@@ -24,7 +25,13 @@ _EXTRA_ARGS = (
 )
 
 
-def extra_args(
+def initial_state(optimizer: Optimizer, params: PyTree) -> PyTree:
+    """`optimizer.init`, under the promotion of dtypes that Optax relies on."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        return optimizer.init(params)
+
+
+def updated(
     optimizer: Optimizer,
     grads: PyTree,
     opt_state: PyTree,
@@ -32,8 +39,23 @@ def extra_args(
     *,
     value: Array,
     value_fn: Callable[[PyTree], Array],
+) -> tuple[PyTree, PyTree]:
+    """The parameters and the state of the optimizer after an update."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        extra = _extra_args(optimizer, grads, opt_state, params, value, value_fn)
+        updates, opt_state = optimizer.update(grads, opt_state, params, **extra)
+        return optax.apply_updates(params, updates), opt_state
+
+
+def _extra_args(
+    optimizer: Optimizer,
+    grads: PyTree,
+    opt_state: PyTree,
+    params: PyTree,
+    value: Array,
+    value_fn: Callable[[PyTree], Array],
 ) -> dict[str, object]:
-    """The keywords for `optimizer.update`, found by tracing it."""
+    """What the optimizer takes beside the gradient, found by tracing it."""
     if not isinstance(optimizer, (optax.GradientTransformationExtraArgs, optax.MultiSteps)):
         return {}
     available = {

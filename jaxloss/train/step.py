@@ -9,15 +9,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import PyTree
 
 from jaxloss.core.statistics import Mean
 from jaxloss.train.gradient import value_and_grad
-from jaxloss.train.objective import Aux, Loss, as_mean
-from jaxloss.train.optimizer import Optimizer, extra_args
+from jaxloss.train.objective import Aux, Loss, PyTree, as_mean
+from jaxloss.train.optimizer import Optimizer, initial_state, updated
 
 
 @jax.tree_util.register_dataclass
@@ -53,7 +51,7 @@ class TrainStep:
                 "step.init(params, rng=jax.random.key(0))."
             )
         params = jax.tree.map(jnp.asarray, params)
-        opt_state = self.optimizer.init(params)
+        opt_state = initial_state(self.optimizer, params)
         state = TrainState(jnp.zeros((), jnp.int32), params, opt_state, model_state, rng)
         return jax.tree.map(_own_array, state)
 
@@ -79,7 +77,7 @@ class TrainStep:
             gradient, batch=batch, rng=rng, model_state=state.model_state, step=state.step
         )
         (loss, aux), grads = objective(state.params)
-        chosen = extra_args(
+        params, opt_state = updated(
             self.optimizer,
             grads,
             state.opt_state,
@@ -87,14 +85,7 @@ class TrainStep:
             value=loss,
             value_fn=_differentiable(objective),
         )
-        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params, **chosen)
-        new = TrainState(
-            state.step + 1,
-            optax.apply_updates(state.params, updates),
-            opt_state,
-            aux.model_state,
-            state.rng,
-        )
+        new = TrainState(state.step + 1, params, opt_state, aux.model_state, state.rng)
         metrics = {name: as_mean(statistic) for name, statistic in aux.metrics.items()}
         return new, metrics | {"grad_norm": Mean.constant(_norm(grads))}
 
