@@ -1,0 +1,50 @@
+"""What the README says is run: its code, its figures, its tables."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import jax
+from harness import CASES
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def printed_by(block):
+    with contextlib.redirect_stdout(io.StringIO()) as output, jax.numpy_dtype_promotion("standard"):
+        exec(block, {"jax": jax, **START})
+    return output.getvalue().splitlines()
+
+
+START: dict = {}
+exec("import jax, jax.numpy as jnp, jaxloss", START)
+
+
+def test_examples_print_what_the_comments_say():
+    comments = [
+        re.findall(r"print\(.*#\s*(.*?)(?:: .*)?$", block, re.MULTILINE) for block in BLOCKS
+    ]
+    assert len(BLOCKS) == 2 and len(comments[0]) == 3
+    assert printed_by(BLOCKS[0]) == comments[0]
+    assert len(printed_by(BLOCKS[1])) == 1
+
+
+def test_opening_is_short():
+    assert len(BLOCKS[0].strip().splitlines()) <= 12
+    assert len(README.splitlines()) <= 250
+
+
+def test_tables_name_losses_that_exist():
+    names = {case.loss.__name__ for case in CASES}
+    families = README.split("## The families")[1].split("\n## ")[0]
+    assert names <= set(re.findall(r"`(\w+)`", families)), (
+        "a loss is missing in the table of families"
+    )
+    migration = README.split("## Coming from somewhere else")[1].split("\n## ")[0]
+    rows = [line.split(" | ") for line in migration.splitlines() if line.startswith("| `")]
+    assert len(rows) == 15
+    for _, ours in rows:
+        called = re.findall(r"`(?:100 \* )?(\w+)\(", ours)
+        assert set(called) <= names | {"loss", "make_train_step"}, ours
