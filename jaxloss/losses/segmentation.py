@@ -1,0 +1,297 @@
+"""Segmentation: the unit is an image and its parts are pixels; of the batch forms, a pixel."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Num, Shaped
+
+from jaxloss.core import inputs, numerics
+from jaxloss.core.reductions import MeanReduction, R, Reduction, defer, reduce
+from jaxloss.core.statistics import Mean, kept
+
+#: The kind of target that each loss learns from: masks of images, which no table holds.
+LEARNS: dict[str, str] = {}
+
+
+def dice_loss(
+    logits: Float[ArrayLike, "images *pixels classes"],
+    labels: Shaped[ArrayLike, "images *pixels classes"],
+    *,
+    smooth: Float[ArrayLike, ""] | int = 1.0,
+    alpha: Float[ArrayLike, ""] | int = 0.5,
+    beta: Float[ArrayLike, ""] | int = 0.5,
+    class_weights: Num[ArrayLike, "..."] | None = None,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Num[ArrayLike, "..."] | None = None,
+    reduction: Reduction[R] = "mean",
+) -> R:
+    """Soft Dice loss: one minus the overlap of each class in an image, averaged over classes.
+
+        p = softmax(logits)      of a single class: sigmoid(logits)
+        i = Σ p·labels,  f = Σ p·(1 - labels),  m = Σ (1 - p)·labels      hit, false, missed
+        ℓ = mean of class_weights·(1 - (i + smooth) / (i + alpha·f + beta·m + smooth))
+
+    It counts a small class as much as a large one, where a mean over pixels would forget it.
+    The sums are over the pixels of an image; `batch_dice_loss` takes them over the batch.
+
+    Args:
+        logits: `[images, *pixels, classes]`, floating.
+        labels: `[images, *pixels, classes]`, the share of each class in each pixel, as one-hot.
+        smooth: Added to both sides of the ratio; 0 or more. With 0 a class that is neither
+            present nor predicted costs 0.
+        alpha, beta: The costs of false and of missed pixels; 1/2 and 1/2 is Dice.
+        class_weights: One per class, 0 or more; the mean over classes divides by their number.
+        where: `[images]`, or up to `[images, *pixels]`; deletes pixels.
+        weights: `[images]`.
+        reduction: See `jaxloss.core.reductions`.
+
+    Returns:
+        The reduced loss; with `reduction=None` one value per image.
+
+    Raises:
+        ValueError: The shapes differ, or an option is negative.
+        TypeError: The logits are not floating.
+
+    Also known as:
+        Sørensen-Dice, soft F1, Tversky loss (with `alpha` and `beta`).
+        `optax.losses.dice_loss`
+        `keras.losses.tversky`: whose alpha and beta change places; over the batch, `smooth=0`
+
+    Example:
+        >>> logits = jnp.array([[[30.0, 0.0], [30.0, 0.0]]])
+        >>> labels = jnp.array([[[1.0, 0.0], [0.0, 1.0]]])
+        >>> print(f"{jaxloss.dice_loss(logits, labels, smooth=0.0):.4f}")
+        0.6667
+
+    Reference:
+        Milletari, Navab and Ahmadi, "V-Net: Fully Convolutional Neural Networks for Volumetric
+        Medical Image Segmentation", 2016, arXiv:1606.04797; Salehi, Erdogmus and Gholipour,
+        "Tversky loss function for image segmentation", 2017, arXiv:1706.05721.
+    """
+    logits, labels = inputs.distributed(where, logits=logits, labels=labels)
+    sums = _sums(logits, labels, where, None, tuple(range(1, logits.ndim - 1)))
+    values = _dice(sums, _options(sums[0], smooth, alpha, beta, class_weights))
+    images = inputs.units_kept(where, logits.shape[:-1], units=1)
+    return reduce(values, where=images, weights=weights, reduction=reduction)
+
+
+def binary_dice_loss(
+    logits: Float[ArrayLike, "images *pixels"],
+    labels: Shaped[ArrayLike, "images *pixels"],
+    *,
+    smooth: Float[ArrayLike, ""] | int = 1.0,
+    alpha: Float[ArrayLike, ""] | int = 0.5,
+    beta: Float[ArrayLike, ""] | int = 0.5,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Num[ArrayLike, "..."] | None = None,
+    reduction: Reduction[R] = "mean",
+) -> R:
+    """Soft Dice loss of one class against the background.
+
+        p = sigmoid(logits)
+        i = Σ p·labels,  f = Σ p·(1 - labels),  m = Σ (1 - p)·labels      hit, false, missed
+        ℓ = 1 - (i + smooth) / (i + alpha·f + beta·m + smooth)
+
+    The background is not counted: a pixel that is rightly left out changes nothing. The sums are
+    over the pixels of an image; `batch_binary_dice_loss` takes them over the batch.
+
+    Args:
+        logits: `[images, *pixels]`, floating.
+        labels: `[images, *pixels]`, 0 or 1 or a share between.
+        smooth: Added to both sides of the ratio; 0 or more.
+        alpha, beta: The costs of false and of missed pixels; 1/2 and 1/2 is Dice.
+        where: `[images]`, or up to `[images, *pixels]`; deletes pixels.
+        weights: `[images]`.
+        reduction: See `jaxloss.core.reductions`.
+
+    Returns:
+        The reduced loss; with `reduction=None` one value per image.
+
+    Raises:
+        ValueError: The shapes differ, or an option is negative.
+        TypeError: The logits are not floating.
+
+    Also known as:
+        Sørensen-Dice, soft F1, binary Tversky loss.
+        `optax.losses.binary_dice_loss`
+
+    Example:
+        >>> logits, labels = jnp.array([[30.0, 30.0, -30.0]]), jnp.array([[1, 0, 0]])
+        >>> print(f"{jaxloss.binary_dice_loss(logits, labels, smooth=0.0):.4f}")
+        0.3333
+
+    Reference:
+        Milletari, Navab and Ahmadi, "V-Net: Fully Convolutional Neural Networks for Volumetric
+        Medical Image Segmentation", 2016, arXiv:1606.04797.
+    """
+    logits, labels = _binary(where, logits, labels)
+    sums = _sums(logits, labels, where, None, tuple(range(1, logits.ndim - 1)))
+    values = _dice(sums, _options(sums[0], smooth, alpha, beta, None))
+    images = inputs.units_kept(where, logits.shape[:-1], units=1)
+    return reduce(values, where=images, weights=weights, reduction=reduction)
+
+
+def batch_dice_loss(
+    logits: Float[ArrayLike, "*units classes"],
+    labels: Shaped[ArrayLike, "*units classes"],
+    *,
+    smooth: Float[ArrayLike, ""] | int = 1.0,
+    alpha: Float[ArrayLike, ""] | int = 0.5,
+    beta: Float[ArrayLike, ""] | int = 0.5,
+    class_weights: Num[ArrayLike, "..."] | None = None,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Num[ArrayLike, "..."] | None = None,
+    reduction: MeanReduction[R] = "mean",
+) -> R:
+    """Soft Dice loss of each class over all pixels of the batch, averaged over classes.
+
+        p = softmax(logits)      of a single class: sigmoid(logits)
+        i = Σ p·labels,  f = Σ p·(1 - labels),  m = Σ (1 - p)·labels      hit, false, missed
+        ℓ = mean of class_weights·(1 - (i + smooth) / (i + alpha·f + beta·m + smooth))
+
+    A class that is absent from most images is judged where it occurs. It is a formula of sums
+    over the batch: parts of a batch merge by `jaxloss.stats`.
+
+    Args:
+        logits: `[*units, classes]`, floating; a unit is a pixel.
+        labels: `[*units, classes]`, the share of each class in each pixel, as one-hot.
+        smooth: Added to both sides of the ratio; 0 or more.
+        alpha, beta: The costs of false and of missed pixels; 1/2 and 1/2 is Dice.
+        class_weights: One per class, 0 or more; the mean over classes divides by their number.
+        where, weights: See `jaxloss.core.reductions`.
+        reduction: `"mean"` or `jaxloss.stats`.
+
+    Returns:
+        The loss; a pixel has no value of its own.
+
+    Raises:
+        ValueError: The shapes differ, an option is negative, or the reduction is another one.
+        TypeError: The logits are not floating.
+
+    Also known as:
+        Batch Dice, micro-averaged Dice, Tversky loss (with `alpha` and `beta`).
+
+    Example:
+        >>> logits = jnp.array([[[30.0, 0.0]], [[30.0, 0.0]]])
+        >>> labels = jnp.array([[[1.0, 0.0]], [[0.0, 1.0]]])
+        >>> print(f"{jaxloss.batch_dice_loss(logits, labels, smooth=0.0):.4f}")
+        0.6667
+
+    Reference:
+        Milletari, Navab and Ahmadi, "V-Net: Fully Convolutional Neural Networks for Volumetric
+        Medical Image Segmentation", 2016, arXiv:1606.04797.
+    """
+    logits, labels = inputs.distributed(where, logits=logits, labels=labels)
+    sums = _sums(logits, labels, where, weights, tuple(range(logits.ndim - 1)))
+    options = _options(sums[0], smooth, alpha, beta, class_weights)
+    statistics = (sums, tuple(map(Mean.constant, options)))
+    return defer(statistics, _dice_of_batch, reduction=reduction, name="batch_dice_loss")
+
+
+def batch_binary_dice_loss(
+    logits: Float[ArrayLike, "*units"],
+    labels: Shaped[ArrayLike, "*units"],
+    *,
+    smooth: Float[ArrayLike, ""] | int = 1.0,
+    alpha: Float[ArrayLike, ""] | int = 0.5,
+    beta: Float[ArrayLike, ""] | int = 0.5,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Num[ArrayLike, "..."] | None = None,
+    reduction: MeanReduction[R] = "mean",
+) -> R:
+    """Soft Dice loss of one class against the background over all pixels of the batch.
+
+        p = sigmoid(logits)
+        i = Σ p·labels,  f = Σ p·(1 - labels),  m = Σ (1 - p)·labels      hit, false, missed
+        ℓ = 1 - (i + smooth) / (i + alpha·f + beta·m + smooth)
+
+    An image without the class does not count as a failure of its own. It is a formula of sums
+    over the batch: parts of a batch merge by `jaxloss.stats`.
+
+    Args:
+        logits: `[*units]`, floating; a unit is a pixel.
+        labels: `[*units]`, 0 or 1 or a share between.
+        smooth: Added to both sides of the ratio; 0 or more.
+        alpha, beta: The costs of false and of missed pixels; 1/2 and 1/2 is Dice.
+        where, weights: See `jaxloss.core.reductions`.
+        reduction: `"mean"` or `jaxloss.stats`.
+
+    Returns:
+        The loss; a pixel has no value of its own.
+
+    Raises:
+        ValueError: The shapes differ, an option is negative, or the reduction is another one.
+        TypeError: The logits are not floating.
+
+    Also known as:
+        Batch Dice, soft F1 score as a loss, binary Tversky loss.
+        `keras.losses.dice`: with `smooth=0`, of the probabilities
+
+    Example:
+        >>> logits, labels = jnp.array([30.0, 30.0, -30.0]), jnp.array([1, 0, 0])
+        >>> print(f"{jaxloss.batch_binary_dice_loss(logits, labels, smooth=0.0):.4f}")
+        0.3333
+
+    Reference:
+        Milletari, Navab and Ahmadi, "V-Net: Fully Convolutional Neural Networks for Volumetric
+        Medical Image Segmentation", 2016, arXiv:1606.04797.
+    """
+    logits, labels = _binary(where, logits, labels)
+    sums = _sums(logits, labels, where, weights, tuple(range(logits.ndim - 1)))
+    options = _options(sums[0], smooth, alpha, beta, None)
+    statistics = (sums, tuple(map(Mean.constant, options)))
+    return defer(statistics, _dice_of_batch, reduction=reduction, name="batch_binary_dice_loss")
+
+
+def _binary(where: ArrayLike | None, logits: ArrayLike, labels: ArrayLike) -> list[Array]:
+    logits, labels = inputs.paired(where, logits=logits, labels=labels)
+    inputs.require((labels >= 0) & (labels <= 1), "labels", labels, "a share is in [0, 1]")
+    return [logits[..., None], labels[..., None]]
+
+
+def _sums(
+    logits: Array,
+    labels: Array,
+    where: ArrayLike | None,
+    weights: ArrayLike | None,
+    pixels: tuple[int, ...],
+) -> tuple[Array, Array, Array]:
+    """How much of each class is hit, false and missed; nothing is subtracted from a sum."""
+    if logits.shape[-1] == 1:
+        p, other = numerics.sigmoid(logits), numerics.sigmoid(-logits)
+    else:
+        p, other = numerics.softmax(logits), numerics.complement_of_softmax(logits)
+    _, times = kept(jnp.zeros(logits.shape[:-1], logits.dtype), where, weights)
+    hit, false, missed = (
+        jnp.sum(times[..., None] * shares, axis=pixels)
+        for shares in (p * labels, p * (1 - labels), other * labels)
+    )
+    return hit, false, missed
+
+
+def _options(
+    like: Array,
+    smooth: ArrayLike,
+    alpha: ArrayLike,
+    beta: ArrayLike,
+    class_weights: ArrayLike | None,
+) -> tuple[Array, ...]:
+    numbers = {"smooth": smooth, "alpha": alpha, "beta": beta}
+    each = [inputs.option(k, v, like, must_be="0 or more") for k, v in numbers.items()]
+    given = 1.0 if class_weights is None else class_weights
+    of_classes = inputs.option("class_weights", given, like, must_be="0 or more", entries=True)
+    return (*each, of_classes)
+
+
+def _dice(sums: tuple[Array, ...], options: tuple[Array, ...]) -> Array:
+    hit, false, missed = sums
+    smooth, alpha, beta, class_weights = options
+    losses = numerics.fraction(alpha * false + beta * missed, hit + smooth)
+    return jnp.mean(class_weights * losses, axis=-1)
+
+
+def _dice_of_batch(statistics: tuple[tuple[Array, ...], tuple[Mean, ...]]) -> Array:
+    sums, options = statistics
+    return _dice(sums, tuple(option.value() for option in options))
