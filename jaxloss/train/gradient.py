@@ -21,7 +21,6 @@ from jaxloss.train.objective import Aux, Loss, PyTree, mergeable, named, objecti
 
 Carry = TypeVar("Carry")
 Merged = TypeVar("Merged")
-Part: TypeAlias = tuple[PyTree, Array]
 Forward: TypeAlias = Callable[[PyTree, PyTree, PyTree, Array | None], tuple[Loss, Aux]]
 
 
@@ -119,27 +118,29 @@ def _whole(
 def _by_parts(
     n: int, forward: Forward, params: PyTree, batch: PyTree, model_state: PyTree
 ) -> tuple[tuple[Loss, Aux], PyTree]:
-    parts = (split_batch(batch, n), jnp.arange(n))
+    _require_divisible(batch, n)
 
-    def statistics(model_state: PyTree, part: Part) -> tuple[PyTree, Loss]:
-        loss, aux = forward(params, part[0], model_state, part[1])
+    def statistics(model_state: PyTree, index: Array) -> tuple[PyTree, Loss]:
+        loss, aux = forward(params, _part(batch, n, index), model_state, index)
         return aux.model_state, mergeable(loss)
 
-    _, total = _merging_scan(statistics, model_state, parts)
+    _, total = _merging_scan(statistics, model_state, n)
     cotangents = _cotangents(total, n)
 
-    def pull_back(carry: tuple[PyTree, PyTree], part: Part) -> tuple[tuple[PyTree, PyTree], PyTree]:
+    def pull_back(
+        carry: tuple[PyTree, PyTree], index: Array
+    ) -> tuple[tuple[PyTree, PyTree], tuple[Loss, PyTree]]:
         def floats(params: PyTree) -> tuple[list[Array], tuple[Loss, Aux]]:
-            loss, aux = forward(params, part[0], carry[0], part[1])
+            loss, aux = forward(params, _part(batch, n, index), carry[0], index)
             return _floats(loss), (loss, aux)
 
         _, pull, (loss, aux) = jax.vjp(floats, params, has_aux=True)
-        (grads,) = pull(cotangents(part[1]))
+        (grads,) = pull(cotangents(index))
         grads = jax.tree.map(lambda total, grad: total + grad.astype(total.dtype), carry[1], grads)
         return (aux.model_state, grads), (loss, aux.metrics)
 
-    zeros = jax.tree.map(_float32_zeros, params)
-    (model_state, grads), (again, metrics) = _merging_scan(pull_back, (model_state, zeros), parts)
+    zeros = jax.tree.map(_zeros, params)
+    (model_state, grads), (again, metrics) = _merging_scan(pull_back, (model_state, zeros), n)
     grads = jax.tree.map(lambda grad, param: grad.astype(param.dtype), grads, params)
     return (_one_of_two_passes(total, again), Aux(model_state, metrics)), grads
 
@@ -154,8 +155,7 @@ def _cotangents(total: Loss, n: int) -> Callable[[Array], list[Array]]:
 
     gradient = jax.grad(lambda floats: value(rebuilt(floats)))(_floats(total))
     sums, rows = _apart(rebuilt(gradient))
-    rows = jax.tree.map(lambda row: _split_rows(row, n), rows)
-    return lambda index: _floats(_together(sums, jax.tree.map(lambda row: row[index], rows)))
+    return lambda index: _floats(_together(sums, _part(rows, n, index)))
 
 
 def _one_of_two_passes(first: Loss, second: Loss) -> Loss:
@@ -169,21 +169,21 @@ def _one_of_two_passes(first: Loss, second: Loss) -> Loss:
 
 
 def _merging_scan(
-    body: Callable[[Carry, Part], tuple[Carry, Merged]], carry: Carry, parts: Part
+    body: Callable[[Carry, Array], tuple[Carry, Merged]], carry: Carry, n: int
 ) -> tuple[Carry, Merged]:
-    """`jax.lax.scan` over parts that merges their statistics: arrays add, rows join in order."""
+    """`jax.lax.scan` over n parts that merges their statistics: arrays add, rows join in order."""
 
-    def merge_part(state: tuple[Carry, PyTree], part: Part) -> tuple[tuple[Carry, PyTree], PyTree]:
-        carry, statistics = body(state[0], part)
+    def merge_part(
+        state: tuple[Carry, PyTree], index: Array
+    ) -> tuple[tuple[Carry, PyTree], list[Concat]]:
+        carry, statistics = body(state[0], index)
         sums, rows = _apart(statistics)
         return (carry, jax.tree.map(jnp.add, state[1], sums)), rows
 
-    def sums_of_one(parts: Part) -> PyTree:
-        return _apart(body(carry, jax.tree.map(lambda leaf: leaf[0], parts))[1])[0]
-
-    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(sums_of_one, parts))
-    (carry, sums), rows = jax.lax.scan(merge_part, (carry, zeros), parts)
-    return carry, _together(sums, jax.tree.map(_join_rows, rows))
+    shapes = jax.eval_shape(lambda index: _apart(body(carry, index)[1])[0], 0)
+    zeros = jax.tree.map(jnp.zeros_like, shapes)
+    (carry, sums), rows = jax.lax.scan(merge_part, (carry, zeros), jnp.arange(n))
+    return carry, _together(sums, jax.tree.map(_in_order, rows))
 
 
 def _apart(statistics: Merged) -> tuple[Merged, list[Concat]]:
@@ -200,29 +200,29 @@ def _together(without: Merged, rows: list[Concat]) -> Merged:
     )
 
 
-def split_batch(batch: PyTree, n: int) -> PyTree:
-    """Every leaf `[rows, ...]` as `[n, rows / n, ...]`.
-
-    Part i has the rows i, i + n, i + 2n, ..., so that each device keeps the rows that it holds.
-    """
-
-    def split(path: jax.tree_util.KeyPath, leaf: ArrayLike) -> Array:
-        leaf = jnp.asarray(leaf)
-        if leaf.ndim == 0 or leaf.shape[0] % n:
+def _require_divisible(batch: PyTree, n: int) -> None:
+    for path, leaf in jax.tree.leaves_with_path(batch):
+        shape = jnp.shape(leaf)
+        if not shape or shape[0] % n:
             raise ValueError(
-                f"batch{jax.tree_util.keystr(path)} has shape {leaf.shape}, and microbatches={n} "
-                "must divide its leading axis: jaxloss.pad_batch fills up a batch."
+                f"batch{jax.tree_util.keystr(path)} has shape {shape}, and microbatches={n} must "
+                "divide its leading axis: jaxloss.pad_batch fills up a batch."
             )
-        return _split_rows(leaf, n)
-
-    return jax.tree_util.tree_map_with_path(split, batch)
 
 
-def _split_rows(rows: Array, n: int) -> Array:
-    return jnp.swapaxes(rows.reshape(rows.shape[0] // n, n, *rows.shape[1:]), 0, 1)
+def _part(rows: Merged, n: int, index: Array) -> Merged:
+    """The rows index, index + n, index + 2n, ...: each device has its share of every part."""
+
+    def part(leaf: ArrayLike) -> Array:
+        leaf = jnp.asarray(leaf)
+        strided = leaf.reshape(leaf.shape[0] // n, n, *leaf.shape[1:])
+        return jax.lax.dynamic_index_in_dim(strided, index, axis=1, keepdims=False)
+
+    return jax.tree.map(part, rows)
 
 
-def _join_rows(parts: Array) -> Array:
+def _in_order(parts: Array) -> Array:
+    """Rows `[n, rows / n, ...]` of all parts, where they were in the batch."""
     n, rows, *rest = parts.shape
     return jnp.swapaxes(parts, 0, 1).reshape(n * rows, *rest)
 
@@ -240,8 +240,9 @@ def _floating_params(params: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(convert, params)
 
 
-def _float32_zeros(leaf: Array) -> Array:
-    return jnp.zeros_like(leaf, dtype=jnp.promote_types(leaf.dtype, jnp.float32))
+def _zeros(leaf: Array) -> Array:
+    """What gradients are added to: at least float32."""
+    return jnp.zeros_like(leaf, dtype=jnp.float32 if leaf.dtype.itemsize < 4 else leaf.dtype)
 
 
 def _floats(tree: PyTree) -> list[Array]:

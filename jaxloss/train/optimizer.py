@@ -75,4 +75,9 @@ def _extra_args(
             refusals.append(refusal)
         else:
             return chosen
-    raise refusals[0]
+    raise TypeError(
+        "optimizer.update takes none of the extra arguments that a step has to give: "
+        + "; ".join(
+            f"{names}: {refusal}" for names, refusal in zip(_EXTRA_ARGS, refusals, strict=True)
+        )
+    )
