@@ -17,7 +17,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, cast
 
+import jax
 from jax import Array
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 from typing_extensions import TypeVar
 
@@ -112,8 +114,24 @@ def reduce_rows(
         shared = tuple(Mean.constant(option) for option in options)
         finish = _ReduceRows(kernel, cast(Callable[..., Statistic], reduction))
         return cast(R, Deferred((Concat((rows, where, weights)), shared), finish))
+    return _reduce_rows(kernel, (rows, where, weights), options, reduction)
+
+
+def _reduce_rows(
+    kernel: Callable[..., Array],
+    concatenated: tuple[tuple[Array, ...], Array, Array],
+    options: tuple[Array, ...],
+    reduction: Reduction[R],
+) -> R:
+    rows, where, weights = jax.tree.map(_everywhere, concatenated)
     values = kernel(*rows, *options, where)
     return reduce(values, where=where, weights=weights, reduction=reduction)
+
+
+def _everywhere(rows: Array) -> Array:
+    """All rows on every device, where a mesh with explicit axes splits them."""
+    split = any(axis is not None for axis in jax.typeof(rows).sharding.spec)
+    return jax.sharding.reshard(rows, PartitionSpec()) if split else rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,9 +140,8 @@ class _ReduceRows:
     reduction: Callable[..., Statistic]
 
     def __call__(self, statistics: tuple[Concat, tuple[Mean, ...]]) -> Array:
-        (rows, where, weights), options = statistics[0].rows, statistics[1]
-        values = self.kernel(*rows, *(option.value() for option in options), where)
-        return reduce(values, where=where, weights=weights, reduction=self.reduction).value()
+        options = tuple(option.value() for option in statistics[1])
+        return _reduce_rows(self.kernel, statistics[0].rows, options, self.reduction).value()
 
 
 def unit_mean(values: Array, where: Array | None, weights: Array | None) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Float, Num, Shaped
 
 from jaxloss.core import inputs, numerics
 from jaxloss.core.reductions import R, Reduction, reduce_rows
+from jaxloss.core.statistics import total
 
 #: The kind of target that each loss learns from: none, a positive is another view of the anchor.
 LEARNS: dict[str, str] = {}
@@ -70,6 +72,9 @@ def info_nce_loss(
 
 
 def _info_nce(anchors: Array, positives: Array, temperature: Array, where: Array) -> Array:
-    s = jnp.matmul(anchors, positives.T, precision="highest") / temperature
+    middle = numerics.ratio(total(positives, where, None), jnp.sum(where, dtype=positives.dtype))
+    # a shift of all positives changes no loss; without their mean the differences keep their digits
+    apart = positives - jax.lax.stop_gradient(middle)[None]
+    s = jnp.matmul(anchors, apart.T, precision="highest") / temperature
     s = jnp.where(where[None], s, -jnp.inf)
     return numerics.cross_entropy_at(s, jnp.arange(s.shape[-1]))

@@ -16,7 +16,16 @@ import numpy as np
 Arrays = tuple[np.ndarray, ...]
 # What values an argument may hold; the extremes of a dtype within it are generated from this.
 Domain = Literal[
-    "real", "positive", "probability", "log probability", "above -1", "not 0", "sign", "bit", "none"
+    "real",
+    "moderate",
+    "positive",
+    "probability",
+    "log probability",
+    "above -1",
+    "not 0",
+    "sign",
+    "bit",
+    "none",
 ]
 
 

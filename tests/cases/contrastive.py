@@ -19,7 +19,7 @@ def info_nce(anchors, positives, temperature=0.1):
 
 def largest_similarity(anchors, positives, temperature=0.1):
     lengths = [np.sqrt((z**2).sum(-1)) for z in (anchors, positives)]
-    return lengths[0] * lengths[1].max(initial=0) / temperature
+    return np.maximum(lengths[0] * lengths[1].max(initial=0) / temperature, np.log(len(anchors)))
 
 
 for options in ({}, {"temperature": 0.5}):
@@ -29,6 +29,7 @@ for options in ({}, {"temperature": 0.5}):
         truth=info_nce,
         scale=largest_similarity,
         options=options,
+        domains=("moderate", "moderate"),
         kind="coupled",
         corners=((([1.0, 2.0], [3.0, 4.0]), 0.0, [0.0, 0.0]),) if not options else (),
     )

@@ -65,7 +65,7 @@ OPTIONS = (
     {},
     {"smooth": 0.0},
     {"alpha": 0.3, "beta": 0.7},
-    {"class_weights": np.array([0.0, 1.0, 2.5], np.float32)},
+    {"class_weights": np.array([0.5, 1.0, 2.5], np.float32)},
 )
 OF_IMAGE, OF_BATCH = slice(1, None), slice(None)
 
@@ -82,9 +82,9 @@ for options in OPTIONS:
         if options
         else (
             (([[0.0, -np.inf], [0.0, -np.inf]], [[1.0, 0.0], [1.0, 0.0]]), 0.0, np.zeros((2, 2))),
-            (([[0.0, -np.inf]], [[0.0, 1.0]]), 2 / 7 + 1 / 6, [[0.0, 0.0]]),
-            (([[0.0]], [[1.0]]), 1 / 7, [[-2 / 3 / 1.75**2]]),
-            (perfect, np.exp(-30.0) * 0.25),
+            (([[0.0, -np.inf]], [[0.0, 1.0]]), 1 / 3, [[0.0, 0.0]]),
+            (([[0.0]], [[1.0]]), 1 / 7, [[-0.25 / 1.75**2]]),
+            (perfect, np.exp(-30.0) / 2),
         ),
     )
     case(
