@@ -22,6 +22,121 @@ app = typer.Typer(
 )
 
 
+Data = Annotated[
+    str,
+    typer.Option(help="digits, diabetes, breast-cancer, wine, iris, line, or a .csv file."),
+]
+Target = Annotated[str | None, typer.Option(help="Of a CSV file: the column to learn.")]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        help="Of a CSV file: regression or classification; else texts and whole numbers of at "
+        "most 10 values are classes."
+    ),
+]
+Optimizer = Annotated[
+    str | None, typer.Option(help="Any optimizer of Optax: adamw (of the line: sgd).")
+]
+LearningRate = Annotated[
+    float | None, typer.Option(min=0, help="Of the optimizer: 0.001 (of the line: 0.1).")
+]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Rows per step: 32.")]
+Hidden = Annotated[
+    str | None, typer.Option(help="Widths of the hidden layers: 128,128; 0 for none.")
+]
+
+
+@app.command()
+def fit(
+    data: Data = "digits",
+    target: Target = None,
+    task: Task = None,
+    loss: Annotated[
+        str | None, typer.Option(help="A loss that fits the target: see `jaxloss losses`.")
+    ] = None,
+    loss_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Of the loss, such as delta=0.5; repeatable."),
+    ] = None,
+    optimizer: Optimizer = None,
+    learning_rate: LearningRate = None,
+    batch_size: BatchSize = None,
+    microbatches: Annotated[
+        int | None, typer.Option(min=1, help="Parts to compute a batch in, to save memory: 1.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="At most: 60 (of the line: 1000 steps).")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Epochs or steps without a new best to stop at: 20.")
+    ] = None,
+    hidden: Hidden = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of split, weights and batches.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to write: runs/<time>-<data>.")
+    ] = None,
+) -> None:
+    """Train a model on a table, and keep its curves, parameters and scores."""
+    from jaxloss.cli import runs
+    from jaxloss.cli.recipes import LINE, Recipe
+
+    table = runs.table_of(data, target, task, (batch_size, hidden))
+    recipe = (LINE if table.raw else Recipe()).but(
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        microbatches=microbatches,
+        epochs=epochs,
+        patience=patience,
+        hidden=hidden,
+        seed=seed,
+    )
+    runs.run_fit(table, loss, loss_option or (), recipe, out, _console())
+
+
+@app.command()
+def compare(
+    losses: Annotated[
+        str, typer.Option(help="Names with commas between, such as squared_error,huber_loss.")
+    ],
+    data: Data = "diabetes",
+    target: Target = None,
+    task: Task = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many.")] = 5,
+    first_seed: Annotated[int, typer.Option(min=0, help="The others follow.")] = 0,
+    outliers: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Of the training targets: times 10, or another class."),
+    ] = 0.0,
+    optimizer: Optimizer = None,
+    learning_rate: LearningRate = None,
+    batch_size: BatchSize = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="20.")] = None,
+    hidden: Hidden = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to write: runs/<time>-compare-<data>.")
+    ] = None,
+) -> None:
+    """Train with several losses, each with the same seeds, and compare what comes of it."""
+    if data == "line":
+        raise Mistake("compare needs rows for validation, and --data line has none.")
+    import numpy as np
+
+    from jaxloss.cli import runs
+    from jaxloss.cli.recipes import COMPARISON
+
+    recipe = COMPARISON.but(
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        epochs=epochs,
+        hidden=hidden,
+    )
+    table, names = runs.table_of(data, target, task, ()), losses.split(",")
+    which = np.arange(first_seed, first_seed + seeds)
+    runs.run_compare(table, names, which, recipe, outliers, out, _console())
+
+
 @app.command()
 def losses(
     query: Annotated[

@@ -29,7 +29,7 @@ class Table:
     target: str
     targets: np.ndarray  # [rows], numbers or class indices
     classes: tuple[str, ...] = ()  # none for a regression
-    raw: bool = False  # learnt in its own units
+    raw: bool = False  # learnt as it is, in its own units and whole
 
     @property
     def task(self) -> str:
@@ -39,7 +39,12 @@ class Table:
         return "binary classification" if len(self.classes) == 2 else "multiclass classification"
 
     def split(self, seed: int) -> Split:
-        """Rows for training, validation and test, 7 : 1 : 2, with the classes in proportion."""
+        """Rows for training, validation and test, 7 : 1 : 2, with the classes in proportion.
+
+        The table of an example is for training alone.
+        """
+        if self.raw:
+            return {"train": np.arange(len(self.targets))}
         deck = np.random.default_rng(seed).permutation(len(self.targets))
         if self.classes:
             deck = deck[np.argsort(self.targets[deck], kind="stable")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -37,5 +38,14 @@ def save(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def save_json(path: Path, content: object) -> None:
-    """`content` as readable JSON."""
-    save(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))
+    """`content` as readable JSON, in which a number that is not finite is null."""
+    text = json.dumps(_finite(content), indent=2, allow_nan=False)
+    save(path, lambda temporary: temporary.write_text(f"{text}\n"))
+
+
+def _finite(content: object) -> object:
+    if isinstance(content, dict):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content

@@ -10,9 +10,11 @@ from typing import TypeAlias
 import numpy as np
 import optax
 import optax.contrib
+from jaxtyping import PyTree
 
 from jaxloss.cli.catalogue import Entry
 from jaxloss.cli.mistakes import Mistake, unknown
+from jaxloss.train.step import TrainState
 
 Option: TypeAlias = bool | float | str | np.ndarray | None
 #: Keywords of a loss that are not its own options.
@@ -72,3 +74,10 @@ def optimizer(name: str, learning_rate: float) -> optax.GradientTransformation:
     if name not in known:
         raise unknown("optimizer", name, sorted(known))
     return known[name](learning_rate=learning_rate)
+
+
+def trained(name: str, state: TrainState) -> PyTree:
+    """The parameters to use: schedule-free optimizers step from others than they arrive at."""
+    if name.startswith("schedule_free"):
+        return optax.contrib.schedule_free_eval_params(state.opt_state, state.params)
+    return state.params

@@ -22,10 +22,11 @@ def styles(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     return dict(zip(names, looks, strict=False))
 
 
-def figure(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure and its axes, row by row, with light grids and open frames."""
-    made = Figure(figsize=(width, height), layout="constrained")
-    axes = [made.add_subplot(rows, columns, place + 1) for place in range(rows * columns)]
+def figure(rows: int, widths: Sequence[float], *, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of so many inches and its axes, row by row, with light grids and open frames."""
+    made = Figure(figsize=(sum(widths), height), layout="constrained")
+    grid = made.add_gridspec(rows, len(widths), width_ratios=widths)
+    axes = [made.add_subplot(place) for place in grid]
     for one in axes:
         one.grid(color="#DDDDDD", linewidth=0.6)
         one.set_axisbelow(True)

@@ -92,7 +92,7 @@ def draw(entries: Sequence[Entry]) -> Figure:
             raise Mistake(f"{entry.name} is no curve of one error, margin or logit to draw.")
     panels = list(dict.fromkeys(PANELS[str(entry.learns)] for entry in entries))
     columns = len(panels)
-    figure, axes = pictures.figure(2, columns, width=1.5 + 5 * columns, height=6.5)
+    figure, axes = pictures.figure(2, [6] * columns, height=6.5)
     looks = pictures.styles([entry.name for entry in entries])
     for entry in entries:
         column = panels.index(PANELS[str(entry.learns)])

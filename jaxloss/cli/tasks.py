@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from jaxloss.cli.mistakes import Mistake
 from jaxloss.cli.options import Option
 from jaxloss.core.statistics import Statistic
 
+Values: TypeAlias = Array | np.ndarray
 #: What `LEARNS` of a family may say.
 KINDS = {
     "number": "numbers",
@@ -45,9 +47,11 @@ class Objective:
     offset: float  # what they start from
     arguments: Callable[[Array], tuple[Array, ...]]  # outputs -> what the loss takes first
     targets: np.ndarray  # [rows, ...], what the loss takes last
-    predict: Callable[[np.ndarray], np.ndarray]  # outputs -> what is in the table: number or class
+    predict: Callable[[np.ndarray], np.ndarray]  # outputs -> what the table holds
+    center: float = 0.0  # the target is learnt as (target - center) / unit
+    unit: float = 1.0
 
-    def __call__(self, outputs: Array, targets: Array, where: Array | None = None) -> Statistic:
+    def __call__(self, outputs: Array, targets: Values, where: Values | None = None) -> Statistic:
         return self.loss(*self.arguments(outputs), targets, where=where, reduction=jaxloss.stats)
 
 
@@ -116,9 +120,7 @@ def _of_numbers(
     table: Table,
     rows: np.ndarray,
 ) -> Objective:
-    mean, deviation = table.targets[rows].mean(), table.targets[rows].std() or 1.0
-    if table.raw:
-        mean, deviation = 0.0, 1.0
+    center, unit = (0.0, 1.0) if table.raw else _scale(table.targets[rows])
     # a vector, as of quantiles, asks for one prediction for each of its entries
     entries = max((v.size for v in options.values() if isinstance(v, np.ndarray)), default=0)
     links = [OF_ONE.get(name, _same) for name in leading(loss)]
@@ -133,15 +135,17 @@ def _of_numbers(
         columns=entries or len(links),
         offset=0.0,
         arguments=arguments,
-        targets=((table.targets - mean) / deviation).astype(np.float32),
-        predict=lambda outputs: outputs[..., entries // 2] * deviation + mean,
+        targets=((table.targets - center) / unit).astype(np.float32),
+        predict=lambda outputs: outputs[..., entries // 2] * unit + center,
+        center=center,
+        unit=unit,
     )
 
 
 def _of_positive_numbers(
     loss: Callable[..., Statistic], table: Table, rows: np.ndarray
 ) -> Objective:
-    unit = table.targets[rows].mean()
+    unit = float(table.targets[rows].mean())
     return Objective(
         loss=loss,
         columns=1,
@@ -149,6 +153,7 @@ def _of_positive_numbers(
         arguments=lambda outputs: (jax.nn.softplus(outputs[..., 0]),),
         targets=(table.targets / unit).astype(np.float32),
         predict=lambda outputs: np.logaddexp(0, outputs[..., 0]) * unit,
+        unit=unit,
     )
 
 
@@ -170,16 +175,13 @@ def _of_counts(loss: Callable[..., Statistic], table: Table, rows: np.ndarray) -
 
 
 def _of_labels(loss: Callable[..., Statistic], learns: str, table: Table) -> Objective:
-    classes, (first, truth) = len(table.classes), inspect.getfullargspec(loss).args[:2]
+    classes, (first,) = len(table.classes), leading(loss)
     targets = {
         "class": table.targets.astype(np.int32),
         "distribution": np.eye(classes, dtype=np.float32)[table.targets],
         "bit": table.targets.astype(np.float32),
         "sign": 2 * table.targets.astype(np.float32) - 1,
     }[learns]
-    if truth == "log_targets":
-        with np.errstate(divide="ignore"):
-            targets = np.log(targets)
     alone = learns in ("bit", "sign")
     link = (OF_ONE if alone else OF_CLASSES).get(first, _same)
     return Objective(
@@ -192,12 +194,22 @@ def _of_labels(loss: Callable[..., Statistic], learns: str, table: Table) -> Obj
     )
 
 
+def _scale(targets: np.ndarray) -> tuple[float, float]:
+    """Median, and the deviation of a normal distribution with these quartiles: no outlier's."""
+    low, middle, high = np.percentile(targets, [25, 50, 75])
+    return middle, (high - low) / 1.349 or targets.std() or 1.0
+
+
 def _same(outputs: Array) -> Array:
     return outputs
 
 
 def _inverse_softplus(value: float) -> float:
     return float(value + np.log(-np.expm1(-value)))
+
+
+#: The metrics as people write them.
+METRICS = {"accuracy": "accuracy", "mse": "MSE", "mae": "MAE", "r2": "R²"}
 
 
 def metrics(table: Table, predictions: np.ndarray, rows: np.ndarray) -> dict[str, float]:

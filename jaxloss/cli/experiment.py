@@ -1,0 +1,88 @@
+"""A table, a loss and a model that fit together: all that a training needs but the optimizer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import TypedDict, cast
+
+import grain
+import numpy as np
+from jax import Array
+from jaxtyping import PyTree
+
+from jaxloss.cli import data, tasks
+from jaxloss.cli.catalogue import Entry
+from jaxloss.cli.data import Scale, Split, Table
+from jaxloss.cli.model import MLP
+from jaxloss.cli.options import Option
+from jaxloss.cli.tasks import Objective, Values
+from jaxloss.core.statistics import Statistic
+from jaxloss.train.evaluate import pad_batch
+
+
+class Batch(TypedDict):
+    """Rows of the table as the model and the loss want them; `where` they are real."""
+
+    inputs: Values
+    targets: Values
+    where: Values
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Experiment:
+    """What was prepared from the training rows of a table."""
+
+    table: Table
+    split: Split
+    scale: Scale
+    inputs: np.ndarray  # scaled
+    objective: Objective
+    model: MLP
+
+    def loss(self, params: PyTree, batch: Batch) -> Statistic:
+        """The training loss of a batch."""
+        outputs = self.outputs(params, batch["inputs"])
+        return self.objective(outputs, batch["targets"], batch["where"])
+
+    def outputs(self, params: PyTree, inputs: Values) -> Array:
+        """What the model puts out for rows of inputs."""
+        return cast(Array, self.model.apply(params, inputs))
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """All of these rows at once."""
+        targets = self.objective.targets[rows]
+        return {"inputs": self.inputs[rows], "targets": targets, "where": np.ones(len(rows), bool)}
+
+
+def prepare(
+    table: Table,
+    split: Split,
+    entry: Entry,
+    options: Mapping[str, Option],
+    hidden: tuple[int, ...],
+) -> Experiment:
+    """Scales, the objective and the model; only training rows decide any of it."""
+    objective = tasks.objective(entry, options, table, split["train"])
+    scale = data.scale_of_inputs(table, split["train"])
+    model = MLP(hidden, objective.columns, objective.offset)
+    return Experiment(table, split, scale, scale(table.inputs), objective, model)
+
+
+def order(
+    rows: np.ndarray, size: int, epochs: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of `rows` `[size]`, and `where` they are real, as the last of an epoch is filled up.
+
+    Every epoch has an order of its own, which is one element of the pipeline: shuffling row by
+    row would take longer than to train on them.
+    """
+
+    def shuffled(_: int, generator: np.random.Generator) -> np.ndarray:
+        return generator.permutation(rows)
+
+    decks = grain.MapDataset.range(epochs).seed(seed).random_map(shuffled)
+    for deck in decks.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)):
+        for start in range(0, len(rows), size):
+            taken, where = pad_batch(deck[start : start + size], size)
+            yield taken, np.asarray(where)

@@ -1,0 +1,112 @@
+"""Training with shuffled batches, a validation split and early stopping; keeping the result."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from jaxloss.cli import folder, model, options, tasks
+from jaxloss.cli.experiment import Experiment, order
+from jaxloss.cli.mistakes import Mistake
+from jaxloss.cli.recipes import Recipe
+from jaxloss.core.statistics import value
+from jaxloss.train.fit import fit
+from jaxloss.train.history import History
+from jaxloss.train.step import TrainState, make_train_step
+from jaxloss.train.stopping import EarlyStop
+
+Scores = dict[str, dict[str, float]]  # split -> metric -> value
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fitted:
+    """A trained model: the parameters of its best epoch, and what they are worth."""
+
+    params: PyTree
+    history: History
+    scores: Scores
+    line: Mapping[str, float] = dataclasses.field(default_factory=dict)  # w and b, if it is one
+
+    @property
+    def best_epoch(self) -> int:
+        """Counted from 1; the last one if training ended before any was evaluated."""
+        return len(self.history.steps) if self.history.best is None else self.history.best + 1
+
+
+def train(experiment: Experiment, recipe: Recipe, *, progress: bool) -> Fitted:
+    """Trains until the validation loss has stopped falling, and takes the best epoch.
+
+    Raises:
+        Mistake: The batch does not split into the microbatches, or the loss was never finite.
+    """
+    rows = experiment.split["train"]
+    size, score = recipe.size(len(rows)), scorer(experiment)
+    optimizer = options.optimizer(recipe.optimizer, recipe.learning_rate)
+    step = make_train_step(experiment.loss, optimizer, microbatches=recipe.microbatches)
+    state = step.init(experiment.model.init(jax.random.key(recipe.seed), experiment.inputs[:1]))
+
+    def evaluate(state: TrainState) -> Mapping[str, float]:
+        return score(options.trained(recipe.optimizer, state), "validation")
+
+    per_epoch = -(-len(rows) // size)
+    batches = order(rows, size, recipe.epochs, recipe.seed)
+    state, history = fit(
+        step,
+        state,
+        ({**experiment.batch(taken), "where": where} for taken, where in batches),
+        steps=recipe.epochs * per_epoch,
+        every=per_epoch,
+        evaluate=evaluate,
+        stop=EarlyStop(patience=recipe.patience),
+        progress=progress,
+    )
+    if history.best is None and history.stopped != "interrupted":
+        raise Mistake("The validation loss was never a finite number: lower --learning-rate.")
+    params = options.trained(recipe.optimizer, history.best_state or state)
+    return Fitted(params, history, {name: score(params, name) for name in experiment.split})
+
+
+def scorer(experiment: Experiment) -> Callable[[PyTree, str], dict[str, float]]:
+    """A function that gives the loss and the metrics of parameters on a part of the split."""
+
+    @jax.jit
+    def loss_and_outputs(params: PyTree, batch: PyTree) -> PyTree:
+        outputs = experiment.outputs(params, batch["inputs"])
+        return value(experiment.objective(outputs, batch["targets"])), outputs
+
+    def score(params: PyTree, part: str) -> dict[str, float]:
+        rows = experiment.split[part]
+        loss, outputs = jax.device_get(loss_and_outputs(params, experiment.batch(rows)))
+        predictions = experiment.objective.predict(np.asarray(outputs, float))
+        return {"loss": float(loss), **tasks.metrics(experiment.table, predictions, rows)}
+
+    return score
+
+
+def save(path: Path, experiment: Experiment, fitted: Fitted) -> None:
+    """`history.csv`, `loss.png`, `model.npz` and `result.json`."""
+    history, objective = fitted.history, experiment.objective
+    folder.save(path / "history.csv", history.to_csv)
+    folder.save(path / "loss.png", history.plot)
+    arrays = {
+        **model.named(fitted.params),
+        "input_mean": experiment.scale.mean,
+        "input_factor": experiment.scale.factor,
+        "target_center": np.array(objective.center),
+        "target_unit": np.array(objective.unit),
+        **{f"{name}_rows": rows for name, rows in experiment.split.items()},
+    }
+    folder.save(
+        path / "model.npz", lambda temporary: np.savez(temporary, allow_pickle=False, **arrays)
+    )
+    ended = {
+        "best_epoch": fitted.best_epoch,
+        "epochs": len(history.steps),
+        "stopped": history.stopped,
+    }
+    folder.save_json(path / "result.json", {**fitted.scores, **fitted.line, **ended})

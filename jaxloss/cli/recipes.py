@@ -1,0 +1,53 @@
+"""How to train: the usual way, and what the command line changed of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxloss.cli.mistakes import Mistake
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The usual way to train."""
+
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
+    batch_size: int = 32
+    microbatches: int = 1
+    epochs: int = 60
+    patience: int = 20
+    hidden: tuple[int, ...] = (128, 128)
+    seed: int = 0
+
+    def but(self, **given: str | float | None) -> Recipe:
+        """With what was given, which is what is not None."""
+        changes: dict[str, object] = {k: v for k, v in given.items() if v is not None}
+        if "hidden" in changes:
+            changes["hidden"] = _widths(str(changes["hidden"]))
+        return dataclasses.replace(self, **changes)
+
+    def size(self, rows: int) -> int:
+        """The rows of a batch, of so many that there are; a `Mistake` if it does not split."""
+        size = min(self.batch_size, rows)
+        if size % self.microbatches:
+            raise Mistake(
+                f"--microbatches {self.microbatches} does not divide the batch of {size} rows."
+            )
+        return size
+
+
+COMPARISON = Recipe(epochs=20)
+LINE = Recipe(optimizer="sgd", learning_rate=0.1, batch_size=20, epochs=1000, hidden=())
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    try:
+        widths = tuple(int(width) for width in text.split(","))
+    except ValueError:
+        widths = (-1,)
+    if widths == (0,):
+        return ()
+    if min(widths) < 1:
+        raise Mistake(f"--hidden is widths such as 64,64, or 0 for no hidden layer, got {text!r}.")
+    return widths
