@@ -169,7 +169,7 @@ class _Training:
         self.history.record(row, self.before + self.made, named)
         if not keep and watch.monitor not in values:
             return watch
-        watch = watch.update(self.history.last(f"validation_{watch.monitor}"))
+        watch = watch.update(self.history[f"validation_{watch.monitor}"][row])
         if watch.bad == 0:
             self.history.best = row
             if keep:

@@ -228,16 +228,14 @@ def _in_order(parts: Array) -> Array:
 
 
 def _floating_params(params: PyTree) -> PyTree:
-    def convert(path: jax.tree_util.KeyPath, leaf: ArrayLike) -> Array:
-        leaf = jnp.asarray(leaf)
+    params = jax.tree.map(jnp.asarray, params)
+    for path, leaf in jax.tree.leaves_with_path(params):
         if not _floating(leaf):
             raise TypeError(
                 f"params{jax.tree_util.keystr(path)} must be floating, got {leaf.dtype}: what is "
                 "not trained belongs to the batch or the model state."
             )
-        return leaf
-
-    return jax.tree_util.tree_map_with_path(convert, params)
+    return params
 
 
 def _zeros(leaf: Array) -> Array:

@@ -115,8 +115,9 @@ class History:
         for name, curve in curves:
             label = "validation loss" if name.startswith("validation") else "training loss"
             axes.plot(self.steps, curve, label=label, marker="." if len(curve) < 40 else "")
-        if self.best is not None and "validation_loss" in self.names:
-            step, value = self.steps[self.best], self["validation_loss"][self.best]
+        if self.best is not None:
+            _, curve = curves[-1]
+            step, value = self.steps[self.best], curve[self.best]
             axes.plot(step, value, "k*", markersize=11, label=f"best: {value:.4g} at step {step}")
         known = np.concatenate([curve[np.isfinite(curve)] for _, curve in curves] or [np.ones(1)])
         if known.size and known.min() > 0 and known.max() > 20 * known.min():
