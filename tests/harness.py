@@ -57,7 +57,7 @@ def typed(arrays, dtype):
     return tuple(np.asarray(a, dtype if is_float(a) else np.int32) for a in arrays)
 
 
-def arrays_of(case, rng, units=(6,), dtype=np.float32):
+def arrays_of(case, rng, units=(6,), dtype: type = np.float32):
     return typed(case.inputs(rng, units), dtype)
 
 
@@ -188,8 +188,10 @@ def exact_gradients(case, arrays, dtype, rng, draws=6):
 
 def extremes_of(domain, info):
     ends = [info.tiny, info.eps, 1.0, float(info.max) ** 0.5, float(info.max) / 8]
+    moderate = [info.tiny, info.eps, 1.0, float(info.max) ** 0.2]  # products and sums are finite
     values = {
         "real": [0.0, *ends, *(-np.array(ends)), np.inf, -np.inf],
+        "moderate": [0.0, *moderate, *(-np.array(moderate))],
         "positive": [*ends, np.inf],
         "probability": [0.0, info.tiny, info.eps, 0.5, 1 - info.epsneg, 1.0],
         "log probability": [
@@ -236,13 +238,15 @@ def one_sided(case, arrays, argument, index, dtype):
     x = np.asarray(arrays[argument], np.longdouble)[index]
     sides = []
     slope = Slope(case, arrays, (argument, index), dtype)
-    middle = exactly(case, arrays, dtype)
+    middle = slope.rise(arrays, 0)
     size = np.where(np.isinf(x), np.longdouble("1e2000"), np.where(x == 0, 1, np.abs(x)))
     for sign in (-1, 1):
         near, far = (
             (slope.rise(arrays, sign * h * size) - middle) / (sign * h * size)
             for h in (np.longdouble(1e-9), np.longdouble(1e-8))
         )
-        settled = np.abs(near - far) <= 1e-5 * np.abs(near) + 1e-7
+        drowned = np.abs(near * size) * 1e-9 <= 1e4 * np.finfo(np.longdouble).eps * np.abs(middle)
+        still = np.abs(near - far) <= 1e-5 * np.abs(near) + 1e-7 / np.maximum(size, 1)
+        settled = still & ~(drowned & (middle != 0))
         sides.append(np.where(settled, near, np.nan))
     return np.fmin(*sides), np.fmax(*sides)

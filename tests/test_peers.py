@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import inspect
 import os
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -209,7 +210,7 @@ if importlib.util.find_spec("torch"):
     )
     torch_peer("binary_cross_entropy", F.binary_cross_entropy, probabilities_and_bits)
     for smoothing in (0.0, 0.1):
-        given = {"label_smoothing": smoothing}
+        given: dict[str, Any] = {"label_smoothing": smoothing}
         torch_peer(integer, F.cross_entropy, logits_and_labels, theirs=given, **given)
         torch_peer(
             "softmax_cross_entropy",

@@ -70,7 +70,7 @@ class Mean(Statistic):
 
     @classmethod
     def of(
-        cls, values: Array, where: ArrayLike | None = None, weights: ArrayLike | None = None
+        cls, values: ArrayLike, where: ArrayLike | None = None, weights: ArrayLike | None = None
     ) -> Mean:
         """The mean of one value per unit."""
         values, times = kept(jnp.asarray(values), where, weights)
