@@ -15,7 +15,7 @@ def sigmoid_focal(logits, labels, alpha=None, gamma=2.0):
 
 def softmax_focal(logits, labels, alpha=1.0, gamma=2.0):
     losses = minus_log_p(logits)
-    return (alpha * labels * -(np.expm1(-losses) ** gamma) * losses).sum(-1)
+    return (alpha * labels * (-np.expm1(-losses)) ** gamma * losses).sum(-1)
 
 
 SIGMOID = {"loss": jaxloss.sigmoid_focal_loss, "inputs": logits, "truth": sigmoid_focal}

@@ -43,7 +43,7 @@ def one_hot(labels, like):
 
 
 def softmax(logits, labels, label_smoothing=0, class_weights=1, z_loss=0, logit_softcap=None):
-    absent = logits < -1e1000
+    absent = logits < np.longdouble("-1e1000")
     x, hot = logits, one_hot(labels, logits)
     if logit_softcap is not None:
         x = np.where(absent, logits, logit_softcap * np.tanh(logits / logit_softcap))
@@ -72,7 +72,7 @@ EVERYTHING = {
     "z_loss": 0.01,
     "logit_softcap": 30.0,
 }
-WEIGHTED = {"class_weights": np.array([1.0, 0.5, 2.0, 0.0, 1.5], np.float32)}
+WEIGHTED = {"class_weights": np.array([1.0, 0.5, 2.0, 0.25, 1.5], np.float32)}
 SMOOTHED = {"label_smoothing": 0.2, "logit_softcap": 50.0}
 OF_INDICES = (
     (([1e4, -1e4], 1), 2e4, [1.0, -1.0]),
@@ -153,7 +153,7 @@ case(
     corners=(
         (([0.0, -np.inf], 0), 0.0, [-1.0, 0.0]),
         (([0.0, -np.inf], 1), np.inf, [0.0, -1.0]),
-        (([], 0), np.nan),
+        (([], 0), np.inf),
     ),
 )
 case(**LOG_PROBS, options=WEIGHTED)
