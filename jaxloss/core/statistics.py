@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, Self, TypeVar
 
 import jax
@@ -239,7 +239,7 @@ def _join(x: Any, y: Any) -> Any:
 
 def value(loss: Any) -> Array:
     """What a training loss returned, as one number: a dict is the sum of its terms."""
-    if isinstance(loss, dict):
+    if isinstance(loss, Mapping):
         return functools.reduce(jnp.add, map(value, loss.values()))
     return loss.value() if isinstance(loss, Statistic) else loss
 

@@ -150,7 +150,6 @@ class _Training:
 
     def read(self) -> None:
         """Reads one window while the device computes the next."""
-        jax.tree.map(lambda leaf: leaf.copy_to_host_async(), [m for _, _, m in self.launched])
         fetched = jax.device_get([metrics for _, _, metrics in self.waiting])
         for (row, step, _), metrics in zip(self.waiting, fetched, strict=True):
             self.history.record(row, step, metrics)
@@ -164,7 +163,7 @@ class _Training:
 
     def evaluate(self, row: int, evaluate: Evaluate, watch: EarlyStop, *, keep: bool) -> EarlyStop:
         """Records what `evaluate` returns, and whether it is a new best."""
-        values = evaluate(self.state)
+        values = jax.device_get(dict(evaluate(self.state)))
         named = {f"validation_{name}": value for name, value in values.items()}
         self.history.record(row, self.before + self.made, named)
         if not keep and watch.monitor not in values:

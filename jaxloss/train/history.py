@@ -9,18 +9,17 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
-import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxloss.core.statistics import Mean, Statistic
+from jaxloss.core.statistics import Statistic
 from jaxloss.train.objective import as_mean
 from jaxloss.train.step import TrainState
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_NOTHING = np.zeros(2)
+_NOTHING = (0.0, 0.0)
 
 
 @dataclasses.dataclass
@@ -48,7 +47,9 @@ class History:
     best_state: TrainState | None = None
     stopped: Literal["finished", "early", "exhausted", "interrupted"] = "finished"
     _steps: list[int] = dataclasses.field(default_factory=list, repr=False)
-    _rows: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list, repr=False)
+    _rows: list[dict[str, tuple[float, float]]] = dataclasses.field(
+        default_factory=list, repr=False
+    )
 
     def record(self, row: int, step: int, metrics: Mapping[str, ArrayLike | Statistic]) -> None:
         """Adds means to those of a row, which now ends at `step`; the sums are in float64."""
@@ -57,8 +58,9 @@ class History:
             self._steps.append(step)
         self._steps[row] = step
         for name, metric in metrics.items():
-            total, weight = _total_and_weight(metric)
-            self._rows[row][name] = self._rows[row].get(name, 0) + np.array([total, weight])
+            total, weight = self._rows[row].get(name, _NOTHING)
+            more, times = _sums(metric)
+            self._rows[row][name] = (total + more, weight + times)
 
     @property
     def steps(self) -> np.ndarray:
@@ -129,16 +131,14 @@ class History:
         return axes
 
 
-def _total_and_weight(metric: ArrayLike | Statistic) -> tuple[float, float]:
+def _sums(metric: ArrayLike | Statistic) -> tuple[float, float]:
     if isinstance(metric, Statistic):
-        metric = as_mean(metric)
-    if isinstance(metric, Mean):
-        total, weight = jax.device_get((metric.total, metric.weight))
-        return float(total), float(weight)
+        mean = as_mean(metric)
+        return float(mean.total), float(mean.weight)
     return float(np.asarray(metric)), 1.0
 
 
-def _quotient(total_and_weight: np.ndarray) -> float:
+def _quotient(total_and_weight: tuple[float, float]) -> float:
     total, weight = total_and_weight
     return total / weight if weight else np.nan
 

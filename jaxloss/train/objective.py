@@ -13,7 +13,7 @@ from jax import Array
 from jaxloss.core.statistics import Deferred, Mean, Statistic, value
 
 PyTree: TypeAlias = Any
-Loss: TypeAlias = Array | Statistic | dict[str, Array | Statistic]
+Loss: TypeAlias = Array | Statistic | Mapping[str, Array | Statistic]
 
 
 @jax.tree_util.register_dataclass
@@ -70,7 +70,7 @@ def _with_aux(result: Loss | tuple[Loss, Aux]) -> tuple[Loss, Aux]:
 
 def mergeable(loss: Loss) -> Loss:
     """The loss, if its parts can be merged."""
-    terms = loss.values() if isinstance(loss, dict) else [loss]
+    terms = loss.values() if isinstance(loss, Mapping) else [loss]
     if not all(isinstance(term, Statistic) for term in terms):
         raise TypeError(
             "loss_fn must return statistics if microbatches or evaluation batches are merged: a "
@@ -83,8 +83,8 @@ def mergeable(loss: Loss) -> Loss:
 
 def named(loss: Loss, aux: Aux) -> dict[str, Statistic]:
     """The loss, its terms if it has several, and the metrics, each under its name."""
-    terms = dict(loss) if isinstance(loss, dict) else {}
-    whole = Deferred(terms, value) if isinstance(loss, dict) else loss
+    terms = dict(loss) if isinstance(loss, Mapping) else {}
+    whole = Deferred(terms, value) if isinstance(loss, Mapping) else loss
     for name in ("loss", "grad_norm"):
         if name in terms or name in aux.metrics:
             raise ValueError(f"{name!r} is a metric of every step: rename the term or metric.")
