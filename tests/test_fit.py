@@ -174,6 +174,15 @@ def test_callbacks_see_each_row_whole():
     np.testing.assert_allclose([loss for _, loss in seen], LOSSES[:4].reshape(2, 2).mean(1))
 
 
+def test_ctrl_c_before_the_first_step():
+    def batches():
+        raise KeyboardInterrupt
+        yield X
+
+    state, history = fit(batches(), epochs=1)
+    assert (state.step, history.stopped, len(history.steps)) == (0, "interrupted", 0)
+
+
 @pytest.mark.parametrize("interrupt", ["signal", "exception"])
 def test_ctrl_c_ends_with_what_was_trained(interrupt):
     def batches():

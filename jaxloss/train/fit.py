@@ -93,7 +93,7 @@ def fit(
         except KeyboardInterrupt:
             training.history.stopped = "interrupted"
         training.read_all()
-    if not training.made:
+    if training.history.stopped == "exhausted" and not training.made:
         raise ValueError("batches is empty: there is nothing to train on.")
     return training.state, training.history
 
@@ -131,7 +131,7 @@ class _Training:
                 watch = self.evaluate(row, evaluate, watch, keep=stop is not None)
             for callback in callbacks:
                 callback(self.state, self.history)
-            if watch.stop:
+            if stop is not None and watch.stop:
                 self.history.stopped = "early"
                 return
 

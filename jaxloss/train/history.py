@@ -44,7 +44,7 @@ class History:
     """
 
     best: int | None = None
-    best_state: TrainState | None = None
+    best_state: TrainState | None = dataclasses.field(default=None, repr=False)
     stopped: Literal["finished", "early", "exhausted", "interrupted"] = "finished"
     _steps: list[int] = dataclasses.field(default_factory=list, repr=False)
     _rows: list[dict[str, tuple[float, float]]] = dataclasses.field(
