@@ -449,6 +449,14 @@ def at(array: Array, index: Array) -> Array:
     return jnp.take_along_axis(array, index[..., None], axis=-1)[..., 0]
 
 
+@closed_form(lambda array, index: hit(array, index).astype(array.dtype), None)
+def shared_at(array: Array, index: Array) -> Array:
+    """`at`, for an array that all units share: its leading axes have length 1."""
+    sharding = jax.typeof(index).sharding  # a gather cannot tell it, where the mesh is explicit
+    split = any(axis is not None for axis in sharding.spec)
+    return array.reshape(-1).at[index].get(out_sharding=sharding if split else None)
+
+
 def hit(array: Array, index: Array) -> Array:
     """Whether an entry of the last axis is the one that `index` names."""
     return jax.lax.broadcasted_iota(index.dtype, array.shape, array.ndim - 1) == index[..., None]

@@ -18,13 +18,13 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, cast
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 from typing_extensions import TypeVar
 
 from jaxloss.core.inputs import require, spread
-from jaxloss.core.numerics import ratio
 from jaxloss.core.statistics import Concat, Deferred, Mean, Statistic, kept, stats
 
 R = TypeVar("R", default=Array)
@@ -62,7 +62,8 @@ def reduce(
     where = None if where is None else spread("where", where, values.shape)
     weights = None if weights is None else spread("weights", weights, values.shape)
     if counts is not None:
-        values, weights = ratio(values, counts), (1 if weights is None else weights) * counts
+        counts = jnp.where(counts == 0, 1, counts)  # where it is 0, its gradient is in the value
+        values, weights = values / counts, (1 if weights is None else weights) * counts
     return reduction(kept(values, where, None)[0], where, weights)
 
 

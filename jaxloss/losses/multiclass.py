@@ -145,7 +145,7 @@ def softmax_cross_entropy_with_integer_labels(
     logits, labels = inputs.labelled(where, logits=logits, labels=labels)
     inputs.warn_of_probabilities(logits, where)
     c, x = _per_class(class_weights, logits), _capped(logits, logit_softcap)
-    counts = None if c is None else _count(c, labels)
+    counts = None if c is None else numerics.shared_at(c, labels)
     values = numerics.cross_entropy_at(x, labels)
     values = values if counts is None else counts * values
     values = _with_options(values, x, c, counts, label_smoothing, z_loss)
@@ -245,7 +245,7 @@ def nll_loss(
     log_probs, labels = inputs.labelled(where, logits=log_probs, labels=labels, name="log_probs")
     inputs.require(log_probs <= 0, "log_probs", log_probs, "a log probability is 0 or less")
     c, values = _per_class(class_weights, log_probs), -numerics.at(log_probs, labels)
-    counts = None if c is None else _count(c, labels)
+    counts = None if c is None else numerics.shared_at(c, labels)
     values = values if counts is None else counts * values
     return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
 
@@ -307,11 +307,6 @@ def _per_class(class_weights: ArrayLike | None, logits: Array) -> Array | None:
     c = inputs.with_a_class(jnp.asarray(class_weights), 0)
     c = inputs.option("class_weights", c, logits, must_be="0 or more", entries=True)
     return jnp.broadcast_to(c, (1,) * (logits.ndim - 1) + logits.shape[-1:])
-
-
-def _count(c: Array, labels: Array) -> Array:
-    """The weight of each label, by a sum: a gather from an array without units has no sharding."""
-    return jnp.sum(jnp.where(numerics.hit(c, labels), c, 0), axis=-1)
 
 
 def _capped(logits: Array, logit_softcap: ArrayLike | None) -> Array:

@@ -1,0 +1,140 @@
+"""What is particular to the losses over classes: class weights, smoothing, confident rows."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxloss
+
+C = jnp.array([1.0, 0.5, 0.0, 2.0, 1.5])
+REDUCTIONS = ["mean", "sum", None, jaxloss.stats, jaxloss.unit_mean, jaxloss.unit_stats]
+
+
+def one_hot(loss):
+    return lambda logits, labels, **keywords: loss(logits, jax.nn.one_hot(labels, 5), **keywords)
+
+
+WEIGHTED = {
+    "indices": jaxloss.softmax_cross_entropy_with_integer_labels,
+    "rows": one_hot(jaxloss.softmax_cross_entropy),
+    "nll": lambda x, labels, **keywords: jaxloss.nll_loss(
+        jax.nn.log_softmax(x), labels, **keywords
+    ),
+}
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_class_weights_are_weights(name, reduction, rng):
+    """For hard labels, in value and in the gradients of logits and weights, masked or not."""
+    logits = jnp.asarray(rng.normal(size=(12, 5)) * 4, jnp.float32)
+    labels, where = rng.integers(5, size=12), rng.random(12) < 0.7
+    weights = jnp.asarray(rng.exponential(size=12), jnp.float32)
+    options = {} if name == "nll" else {"z_loss": 0.1, "logit_softcap": 20.0}
+
+    def by_class(logits, c):
+        loss = functools.partial(WEIGHTED[name], class_weights=c, weights=weights)
+        return loss(logits, labels, where=where, reduction=reduction, **options)
+
+    def by_unit(logits, c):
+        loss = functools.partial(WEIGHTED[name], weights=weights * c[labels])
+        return loss(logits, labels, where=where, reduction=reduction, **options)
+
+    for run in (lambda f: f, jax.jacrev, lambda f: jax.jacfwd(f, 1)):
+        got, want = (jax.tree.leaves(run(f)(logits, C)) for f in (by_class, by_unit))
+        for each, wanted in zip(got, want, strict=True):
+            np.testing.assert_allclose(each, wanted, rtol=2e-6, atol=1e-6)
+
+
+def test_class_weights_of_distributions_divide_by_their_mass(rng):
+    logits = rng.normal(size=(6, 5)).astype(np.float32)
+    labels = rng.dirichlet(np.ones(5), size=6).astype(np.float32)
+    mass = np.asarray(C) * labels
+    costs = -(mass * np.asarray(jax.nn.log_softmax(logits))).sum(-1)
+    got = jaxloss.softmax_cross_entropy(logits, labels, class_weights=C)
+    np.testing.assert_allclose(got, costs.sum() / mass.sum(), rtol=1e-6)
+
+
+def test_smoothing_counts_a_class_by_its_weight(rng):
+    """q is smoothed first and weighted then; the denominator is that of the labels."""
+    logits, labels = rng.normal(size=(6, 5)).astype(np.float32), rng.integers(5, size=6)
+    q = 0.8 * np.eye(5)[labels] + 0.2 / 5
+    costs = -(np.asarray(C) * q * np.asarray(jax.nn.log_softmax(logits))).sum(-1)
+    loss = jaxloss.softmax_cross_entropy_with_integer_labels
+    got = loss(logits, labels, class_weights=C, label_smoothing=0.2)
+    np.testing.assert_allclose(got, costs.sum() / np.asarray(C)[labels].sum(), rtol=1e-6)
+
+
+def test_options_make_no_array_of_labels():
+    """Besides the gradient, class weights need no array of the logits' size, and smoothing one."""
+    logits, labels = jnp.zeros((64, 4096)), jnp.zeros(64, int)
+
+    def arrays(**options):
+        loss = jaxloss.softmax_cross_entropy_with_integer_labels
+        f = jax.value_and_grad(functools.partial(loss, **options))
+        memory = jax.jit(f).lower(logits, labels).compile().memory_analysis()
+        assert memory is not None
+        return memory.temp_size_in_bytes / logits.nbytes
+
+    assert arrays(z_loss=0.1, class_weights=jnp.ones(4096)) < 0.1
+    assert arrays(label_smoothing=0.1) < 1.1
+
+
+def test_options_that_are_arrays_have_gradients(rng):
+    logits, labels = rng.normal(size=(6, 5)).astype(np.float32), rng.integers(5, size=6)
+    options = {"label_smoothing": 0.1, "z_loss": 0.01, "logit_softcap": 5.0}
+
+    def loss(options):
+        return jaxloss.softmax_cross_entropy_with_integer_labels(logits, labels, **options)
+
+    with jax.enable_x64(True):
+        arrays = {name: jnp.asarray(value, jnp.float64) for name, value in options.items()}
+        logits = logits.astype(np.float64)
+        slopes = jax.jit(jax.grad(loss))(arrays)
+        for name, slope in slopes.items():
+            up, down = (loss({**arrays, name: arrays[name] + h}) for h in (1e-6, -1e-6))
+            np.testing.assert_allclose(slope, (up - down) / 2e-6, rtol=1e-6)
+
+
+def test_smoothing_of_0_and_1_as_arrays_at_an_absent_class():
+    """0 · ∞ = 0 where a traced share of the smoothing is 0 or 1."""
+    loss = jax.jit(
+        lambda share, logits, labels: jaxloss.softmax_cross_entropy_with_integer_labels(
+            logits, labels, label_smoothing=share
+        )
+    )
+    absent = jnp.array([[0.0, 0.0, -jnp.inf]])
+    np.testing.assert_allclose(loss(1.0, absent, jnp.array([2])), np.log(2), rtol=1e-6)
+    certain = jnp.array([[jnp.inf, 0.0, 0.0]])
+    np.testing.assert_allclose(loss(0.0, certain, jnp.array([0])), 0)
+
+
+def test_pos_weight_is_one_per_entry_of_the_last_axis(rng):
+    logits, labels = rng.normal(size=(4, 3)).astype(np.float32), rng.random((4, 3)) < 0.5
+    loss = functools.partial(jaxloss.sigmoid_binary_cross_entropy, reduction=None)
+    p = jnp.array([1.0, 2.0, 0.5])
+    want = loss(logits, labels, weights=jnp.where(labels, p, 1))
+    np.testing.assert_allclose(loss(logits, labels, pos_weight=p), want, rtol=1e-6)
+    one = loss(logits, labels, pos_weight=jnp.float32(1))
+    np.testing.assert_allclose(one, loss(logits, labels), rtol=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
+def test_focal_losses_of_hard_labels_agree(gamma, rng):
+    """A softmax over (x, 0) is a sigmoid of x, to the last digits of logits of ±50."""
+    x = np.linspace(-50, 50, 101, dtype=np.float32)
+    labels = (rng.random(101) < 0.5).astype(np.float32)
+    both = jnp.stack([labels, 1 - labels], -1)
+    binary = jax.value_and_grad(
+        lambda x: jaxloss.sigmoid_focal_loss(x, labels, gamma=gamma, reduction="sum")
+    )(x)
+    multi = jax.value_and_grad(
+        lambda x: jaxloss.softmax_focal_loss(
+            jnp.stack([x, jnp.zeros_like(x)], -1), both, gamma=gamma, reduction="sum"
+        )
+    )(x)
+    for got, want in zip(multi, binary, strict=True):
+        np.testing.assert_allclose(got, want, rtol=5e-5)
