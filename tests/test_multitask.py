@@ -81,12 +81,13 @@ def test_terms_of_parts_merge_to_those_of_the_whole(rng, combined):
 
 
 def test_terms_keep_their_names_and_denominators():
-    losses = {"a": jaxloss.Mean(jnp.float32(6), jnp.float32(3)), "b": jaxloss.Sum(jnp.float32(5))}
-    terms = jaxloss.weighted_sum_loss(losses, weights={"a": 2, "b": 3})
-    assert terms == {"a": jaxloss.Mean(12.0, 3.0), "b": jaxloss.Sum(15.0)}
+    two, three, five, six = map(jnp.float32, (2, 3, 5, 6))
+    losses = {"a": jaxloss.Mean(six, three), "b": jaxloss.Sum(five)}
+    terms = jaxloss.weighted_sum_loss(losses, weights={"a": 0.5, "b": two})
+    assert terms == {"a": jaxloss.Mean(three, three), "b": jaxloss.Sum(2 * five)}
     terms = jaxloss.uncertainty_weighted_loss(losses, {"a": 0.0, "b": 0.0})
     assert list(terms) == ["a", "b", "log_variances"]
-    assert terms["a"] == jaxloss.Mean(3.0, 3.0)
+    assert terms["a"] == jaxloss.Mean(three, three)
 
 
 def test_mistakes_get_a_sentence():

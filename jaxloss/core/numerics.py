@@ -145,6 +145,7 @@ def _scaled(x: Array) -> tuple[Array, Array]:
     return largest, jnp.where(jnp.isinf(x), jnp.sign(x), _ratio(x, largest))
 
 
+@closed_form(lambda x: -_slope_of_sigmoid(x) * _tanh(x / 2))
 def _slope_of_sigmoid(x: Array) -> Array:
     return sigmoid(x) * sigmoid(-x)
 
@@ -169,7 +170,7 @@ def _slope_of_log1mexp(x: Array) -> Array:
 @closed_form(lambda x: _slope_of_log1mexp(x))
 def log1mexp(x: Array) -> Array:
     """log(1 - exp -x) for x ≥ 0."""
-    near = x < math.log(2)
+    near = x < 1.1  # beyond it log1p is accurate: XLA's of float64 is not below -0.35
     small = jnp.log(-jnp.expm1(-jnp.where(near, x, 1)))
     return jnp.where(near, small, jnp.log1p(-jnp.exp(-jnp.where(near, 1, x))))
 
@@ -240,6 +241,12 @@ def absolute(x: Array) -> Array:
     return jnp.abs(x)
 
 
+@closed_form(lambda x, q: (q - 0.5) + jnp.sign(x) / 2, lambda x, q: x)
+def pinball(x: Array, q: Array) -> Array:
+    """max(q·x, (q - 1)·x), with the middle of its slopes at 0."""
+    return jnp.maximum(q * x, (q - 1) * x)
+
+
 @closed_form(
     lambda x, y: jnp.sign(x - y) / jnp.abs(y),
     lambda x, y: -jnp.sign(x - y) * jnp.sign(y) * (x / y) / y,
@@ -296,7 +303,17 @@ def _odds(x: Array, share: Array) -> Array:
     return sigmoid(x + (jnp.log(share) - jnp.log1p(-share)))
 
 
-@closed_form(_odds, lambda x, share: _odds(x, share) / share - _odds(-x, 1 - share) / (1 - share))
+@closed_form(jnp.exp)
+def _expm1(x: Array) -> Array:
+    return jnp.expm1(x)
+
+
+def _log_mixture_in_share(x: Array, share: Array) -> Array:
+    above, below = _expm1(-jnp.where(x > 0, x, 0)), _expm1(jnp.where(x > 0, 0, x))
+    return below / (1 + share * below) - above / (1 + (1 - share) * above)
+
+
+@closed_form(_odds, _log_mixture_in_share)
 def log_mixture(x: Array, share: Array) -> Array:
     """log(1 - share + share · exp x) for a share in (0, 1), near 0 where x is."""
     change, top = share * jnp.expm1(x), jnp.maximum(x, 0)

@@ -95,7 +95,7 @@ for options in ({}, {"beta": 0.1}):
     case(
         loss=jaxloss.js_divergence,
         inputs=distributions,
-        truth=lambda p, t, beta=0.5: sum(js_terms(p, t, beta)).sum(-1),
+        truth=lambda p, t, beta=0.5: np.add(*js_terms(p, t, beta)).sum(-1),
         scale=lambda p, t, beta=0.5: np.maximum(*map(abs, js_terms(p, t, beta))).max(-1),
         options=options,
         domains=("log probability", "log probability"),
