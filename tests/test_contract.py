@@ -77,7 +77,7 @@ def check_gradients(case, rng, dtype, units):
         for argument, index, want, unit, doubt in harness.exact_gradients(case, arrays, dtype, rng):
             got = grads[position[argument]][index]
             assert got.dtype == dtype
-            settled = np.atleast_1d(doubt <= 16 * unit)
+            settled = np.atleast_1d((doubt <= 16 * unit) | (want == 0))
             doubtful += np.sum(~settled)
             beyond = np.maximum(np.abs(got - want) - doubt, 0)
             errors.extend(np.atleast_1d(beyond / unit)[settled])
@@ -99,13 +99,13 @@ def test_value_in_float64_is_the_truth(case, rng):
 
 @law()
 def test_gradient_is_the_truth(case, rng):
-    check_gradients(case, rng, np.float32, 500)
+    check_gradients(case, rng, np.float32, 200)
 
 
 @law()
 def test_gradient_in_float64_is_the_truth(case, rng):
     with jax.enable_x64(True):
-        check_gradients(case, rng, np.float64, 100)
+        check_gradients(case, rng, np.float64, 50)
 
 
 @law()
@@ -157,7 +157,11 @@ def test_extremes_of_the_dtype(case, rng):
     for argument, index in harness.places_of(case, arrays):
         grad = grads[floats_of(arrays).index(argument)][index]
         low, high = harness.one_sided(case, arrays, argument, index, np.float32)
-        slack = 1e-3 * np.maximum(np.abs(low), np.abs(high)) + 1e-6
+        size = np.abs(np.asarray(arrays[argument], np.longdouble)).reshape(len(want), -1).max(1)
+        rounding = unit.reshape(len(unit), -1).max(1) / np.where(size == 0, 1, size)
+        slack = 1e-3 * np.maximum(np.abs(low), np.abs(high)) + 1e-6 + 64 * rounding
+        if arrays[argument].ndim > 1:  # a step from 1e9 jumps over what classes do to each other
+            slack = np.where((size > 1e6) & np.isfinite(size), np.finfo(np.float32).max, slack)
         checked = rows(known) & (np.abs(low) < largest) & (np.abs(high) < largest)
         bad = checked & ~((grad >= low - slack) & (grad <= high + slack))
         assert not bad.any(), (argument, index, sample(bad, *arrays, grad, low, high))
@@ -176,12 +180,15 @@ def sample(bad, *arrays):
 @np.errstate(all="ignore")
 def test_extreme_batches_are_finite_where_the_truth_is(case, rng):
     largest, checked = np.finfo(np.float32).max, 0
-    every = harness.generated_extremes(case, rng, np.float32, points=3 * 40)
+    bounds = (np.inf, largest**0.25)  # statistics of all extremes together mostly overflow
+    halves = [harness.generated_extremes(case, rng, np.float32, 3 * 20, up_to=b) for b in bounds]
+    every = [np.concatenate(pair) for pair in zip(*halves, strict=True)]
     for batch in range(40):
         arrays = tuple(a[3 * batch : 3 * batch + 3] for a in every)
         want = exactly(case, arrays)
         scale = exactly(case, arrays, of="scale") if case.scale else np.abs(want)
-        if np.all(np.isfinite(want)) and np.all(scale <= largest**0.5 / 8):
+        infinite = sum(np.isinf(a.reshape(3, -1)).sum(1) for a in arrays)
+        if np.all(np.isfinite(want) & (scale <= largest**0.5 / 8)) and np.all(infinite <= 1):
             values, grads = run(case, per_unit(case), arrays)
             unit = np.maximum(scale * np.finfo(np.float32).eps, np.finfo(np.float32).tiny)
             assert np.all(np.abs(values - want) <= tolerance("accuracy max") * unit), arrays
@@ -323,7 +330,7 @@ def test_masks_have_the_shape_of_leading_axes(case, rng):
     got = loss(*arrays, where=where, weights=weights)
     full = np.repeat(where[:, None], 3, 1)
     if not case.parts:
-        np.testing.assert_array_equal(got, loss(*arrays, where=full, weights=weights))
+        close(got, loss(*arrays, where=full, weights=weights))
         each = jax.vmap(lambda a, where, weights: loss(*a, where=where, weights=weights))
         close(each(arrays, where, weights), got)
     assert not np.asarray(loss(*arrays, where=np.array(False))).any()
@@ -343,7 +350,7 @@ def split(batch, sizes):
 
 @law()
 def test_any_partition_gives_the_whole(case, rng):
-    """Parts of every size, some of them empty or without a unit left, far from 0 too."""
+    """Up to eight parts, some of them empty or without a unit left, far from 0 too."""
     where, weights = rng.random(12) < 0.7, rng.exponential(size=12).astype(np.float32)
     where[:2] = False
 
@@ -361,17 +368,15 @@ def test_any_partition_gives_the_whole(case, rng):
 
     cuts = np.sort(rng.integers(0, 13, rng.integers(2, 8)))
     ragged = tuple(int(n) for n in np.diff([0, *cuts, 12]))
-    for offset in (0, 100) if set(case.domains) == {"real"} else (0,):
+    for offset in (0, 100) if set(case.domains) <= {"real", "moderate"} else (0,):
         arrays = typed(
             [a + offset if is_float(a) else a for a in case.inputs(rng, (12,))], np.float32
         )
         batch = (*arrays, where, weights)
         want = merged(batch, (12,))
         assert np.isfinite(want).all()
-        for sizes in ((2, 10), ragged):
-            got = merged(batch, sizes)
-            for each, wanted in zip(got, want, strict=True):
-                np.testing.assert_allclose(each, wanted, rtol=tolerance("partition"), atol=1e-7)
+        for each, wanted in zip(merged(batch, ragged), want, strict=True):
+            np.testing.assert_allclose(each, wanted, rtol=tolerance("partition"), atol=1e-7)
 
 
 @law()
@@ -426,25 +431,26 @@ def test_label_out_of_range_is_loud(case, rng):
 
 @law(losses=True)
 def test_checked_names_what_is_bad(case, rng):
-    arrays = arrays_of(case, rng)
+    arrays, all_kept, ones = arrays_of(case, rng), KEPT | ~KEPT, np.ones(UNITS, np.float32)
     names = list(inspect.signature(case.loss).parameters)
-    loss = jaxloss.checked(options_of(case))
-    assert np.isfinite(loss(*arrays))
+    loss = jax.jit(
+        lambda arrays, where, weights: options_of(case, where=where, weights=weights)(*arrays)
+    )
+    check = jaxloss.checked(loss)
+    assert np.isfinite(check(arrays, all_kept, ones))
     for argument in floats_of(arrays):
-        bad = np.array(arrays[argument])
-        bad[2] = np.nan
+        bad = tuple(np.array(a) for a in arrays)
+        bad[argument][2] = np.nan
         with pytest.raises(Exception, match=rf"{names[argument]}\[2.*is nan"):
-            loss(*arrays[:argument], bad, *arrays[argument + 1 :])
-        keep = np.arange(UNITS) != 2
-        loss(*arrays[:argument], bad, *arrays[argument + 1 :], where=keep)
+            check(bad, all_kept, ones)
+        check(bad, np.arange(UNITS) != 2, ones)
     if not is_float(arrays[1]) and case.kind == "plain":
         labels = np.where(np.arange(UNITS) == 2, 99, arrays[1])
         with pytest.raises(Exception, match=r"labels\[2\] is 99: "):
-            jaxloss.checked(jax.jit(jax.grad(options_of(case))))(arrays[0], labels, *arrays[2:])
-    weights = np.where(np.arange(UNITS) == 3, -1.0, 1.0).astype(np.float32)
+            check((arrays[0], labels, *arrays[2:]), all_kept, ones)
     if case.kind != "deferred":
-        with pytest.raises(Exception, match=r"weights\[3\] is -1.0"):
-            loss(*arrays, weights=weights)
+        with pytest.raises(Exception, match=r"weights\[3\] is -1\.0"):
+            check(arrays, all_kept, np.where(np.arange(UNITS) == 3, -ones, ones))
 
 
 @law()

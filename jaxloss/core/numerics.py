@@ -135,7 +135,9 @@ def normalized(x: Array) -> Array:
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (t,) = primals, tangents
     direction = normalized(x)
-    across = t - direction * jnp.sum(direction * t, axis=-1, keepdims=True)
+    across = t
+    for _ in range(2):  # once leaves the rounding of t along a direction that t is close to
+        across = across - direction * jnp.sum(direction * across, axis=-1, keepdims=True)
     return direction, _ratio(across, safe_norm(x)[..., None])
 
 

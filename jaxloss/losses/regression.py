@@ -387,8 +387,7 @@ def quantile_loss(
         targets = inputs.repeated("targets", targets, "predictions", predictions)
     predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
     quantile = inputs.option("quantile", quantile, predictions, must_be="in [0, 1]", entries=True)
-    e = targets - predictions
-    values = jnp.maximum(quantile * e, (quantile - 1) * e)
+    values = numerics.pinball(targets - predictions, quantile)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 

@@ -82,7 +82,7 @@ case(
     loss=jaxloss.squared_logarithmic_error,
     inputs=positive_pair,
     truth=lambda p, t: (np.log1p(p) - np.log1p(t)) ** 2,
-    scale=lambda p, t: np.maximum(np.log1p(p), np.log1p(t)) ** 2,
+    scale=lambda p, t: np.maximum(abs(np.log1p(p)), abs(np.log1p(t))) ** 2,
     domains=("above -1", "above -1"),
 )
 case(
