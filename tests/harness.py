@@ -238,7 +238,7 @@ def generated_extremes(case, rng, dtype, points=600, up_to=np.inf):
 
 @np.errstate(all="ignore")
 def one_sided(case, arrays, argument, index, dtype):
-    """The interval of true subgradients per unit; NaN where neither side has settled."""
+    """The interval of true subgradients per unit; NaN where a side has not settled."""
     x = np.asarray(arrays[argument], np.longdouble)[index]
     sides = []
     slope = Slope(case, arrays, (argument, index), dtype)
@@ -257,5 +257,6 @@ def one_sided(case, arrays, argument, index, dtype):
         # a change of the slope by 1e-7 is none, unless the step was so large that it is one
         still = np.abs(near - far) <= 1e-5 * np.abs(near) + 1e-7 / np.maximum(size, 1)
         settled = still & ~drowned
-        sides.append(np.where(settled, near, np.nan))
-    return np.fmin(*sides), np.fmax(*sides)
+        sides.append(np.where(settled, near, np.where(np.isfinite(near), np.inf, np.nan)))
+    unknown = np.isinf(np.abs(sides)).any(0)  # a side that exists and has not settled
+    return tuple(np.where(unknown, np.nan, end(*sides)) for end in (np.fmin, np.fmax))
