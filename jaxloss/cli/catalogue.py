@@ -89,8 +89,10 @@ def also_known_as(documentation: str) -> tuple[tuple[str, ...], tuple[str, ...]]
     """Other names of a loss and the peers' calls that it replaces, from its docstring."""
     section = re.search(r"^Also known as:\n((?: +.*\n?)+)", documentation, re.MULTILINE)
     text = section.group(1) if section else ""
-    peers = re.findall(r"`([^`]+)`", text)
-    prose = " ".join(line.strip() for line in text.splitlines() if "`" not in line)
-    before = [line.partition("`")[0] for line in text.splitlines() if "`" in line]
-    names = re.split(r"[,;.]", ";".join([prose, *(line.rpartition(";")[0] for line in before)]))
-    return tuple(name.strip() for name in names if name.strip()), tuple(peers)
+    peer = re.compile(r"`(\w+(?:\.\w+)+)`")
+    prose = [
+        line[: found.start()].rpartition(";")[0] + ";" if (found := peer.search(line)) else line
+        for line in text.splitlines()
+    ]
+    names = re.split(r"[,;.]", re.sub(r" \([^)]*\)|`", "", " ".join(map(str.strip, prose))))
+    return tuple(name.strip() for name in names if name.strip()), tuple(peer.findall(text))

@@ -40,6 +40,9 @@ Optimizer = Annotated[
 LearningRate = Annotated[
     float | None, typer.Option(min=0, help="Of the optimizer: 0.001 (of the line: 0.1).")
 ]
+WeightDecay = Annotated[
+    float | None, typer.Option(min=0, help="Of the optimizer: 0.3 of adamw, else Optax's.")
+]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Rows per step: 32.")]
 Hidden = Annotated[
     str | None, typer.Option(help="Widths of the hidden layers: 128,128; 0 for none.")
@@ -60,6 +63,7 @@ def fit(
     ] = None,
     optimizer: Optimizer = None,
     learning_rate: LearningRate = None,
+    weight_decay: WeightDecay = None,
     batch_size: BatchSize = None,
     microbatches: Annotated[
         int | None, typer.Option(min=1, help="Parts to compute a batch in, to save memory: 1.")
@@ -84,6 +88,7 @@ def fit(
     recipe = (LINE if table.raw else Recipe()).but(
         optimizer=optimizer,
         learning_rate=learning_rate,
+        weight_decay=weight_decay,
         batch_size=batch_size,
         microbatches=microbatches,
         epochs=epochs,
@@ -110,6 +115,7 @@ def compare(
     ] = 0.0,
     optimizer: Optimizer = None,
     learning_rate: LearningRate = None,
+    weight_decay: WeightDecay = None,
     batch_size: BatchSize = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="20.")] = None,
     hidden: Hidden = None,
@@ -128,6 +134,7 @@ def compare(
     recipe = COMPARISON.but(
         optimizer=optimizer,
         learning_rate=learning_rate,
+        weight_decay=weight_decay,
         batch_size=batch_size,
         epochs=epochs,
         hidden=hidden,
@@ -169,7 +176,7 @@ def show(name: Annotated[str, typer.Argument(help="A loss, as in `jaxloss losses
 
 @app.command()
 def plot(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Losses to draw.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Losses to draw.")],
     out: Annotated[Path, typer.Option(help="The picture, a .png file.")],
 ) -> None:
     """Draw losses and their gradients against the error, margin or logit."""

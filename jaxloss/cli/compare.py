@@ -61,9 +61,7 @@ def with_outliers(table: Table, rows: np.ndarray, fraction: float) -> Table:
 
 def train(experiment: Experiment, seeds: np.ndarray, recipe: Recipe) -> np.ndarray:
     """Outputs `[seeds, epochs, rows, columns]` for the validation rows after every epoch."""
-    step = make_train_step(
-        experiment.loss, options.optimizer(recipe.optimizer, recipe.learning_rate)
-    )
+    step = make_train_step(experiment.loss, options.optimizer(recipe))
     inputs, targets = jnp.asarray(experiment.inputs), jnp.asarray(experiment.objective.targets)
     validation = inputs[experiment.split["validation"]]
 

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxloss.cli.data import Kind, Table
 from jaxloss.cli.mistakes import Mistake, unknown
 
-#: A target of whole numbers with at most so many values is one of classes.
+#: A target of whole numbers with at most so many values, each of several rows, is one of classes.
 MOST_CLASSES = 10
 #: A text column with more values than this is a name or an address, not a category.
 MOST_CATEGORIES = 100
@@ -26,7 +26,7 @@ def read(path: str, target: str | None, task: str | None) -> Table:
     if target is None:
         raise Mistake(f"{path} needs --target: one of its columns {', '.join(frame.columns)}.")
     if target not in frame.columns:
-        raise unknown(f"column of {path} for --target", target, tuple(frame.columns))
+        raise unknown(f"{path} has no column", target, tuple(frame.columns))
     _refuse_gaps(path, frame)
     targets, classes = _targets(pd.Series(frame[target]), task)
     inputs = {}
@@ -85,7 +85,7 @@ def _targets(column: pd.Series, task: str | None) -> tuple[np.ndarray, tuple[str
             "numbers; leave --task out to learn classes."
         )
     whole = numeric and bool((column % 1 == 0).all())
-    few = whole and column.nunique() <= MOST_CLASSES
+    few = whole and column.nunique() <= min(MOST_CLASSES, len(column) / 2)
     if task == "regression" or (task is None and numeric and not few):
         return column.to_numpy(float), ()
     values, classes = pd.factorize(column, sort=True)

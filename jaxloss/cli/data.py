@@ -82,13 +82,13 @@ def scale_of_inputs(table: Table, rows: np.ndarray) -> Scale:
 def load(data: str, target: str | None, task: str | None) -> Table:
     """The bundled table of that name, or the one in a CSV file."""
     if task not in (None, "regression", "classification"):
-        raise unknown("task", task or "", ("regression", "classification"))
+        raise unknown("There is no task", str(task), ("regression", "classification"))
     if data.lower().endswith(".csv"):
         from jaxloss.cli import csvfile
 
         return csvfile.read(data, target, task)
     if data not in BUNDLED:
-        raise unknown("data set", data, (*BUNDLED, "line", "PATH.csv"))
+        raise unknown("There is no data set", data, (*BUNDLED, "line", "PATH.csv"))
     if target or task:
         given = "--target" if target else "--task"
         raise Mistake(f"{given} is for a CSV file; the target of {data} is known.")

@@ -25,12 +25,10 @@ Scores = dict[str, dict[str, float]]  # split -> metric -> value
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fitted:
-    """A trained model: the parameters of its best epoch, and what they are worth."""
+    """A trained model: the parameters of its best epoch."""
 
     params: PyTree
     history: History
-    scores: Scores
-    line: Mapping[str, float] = dataclasses.field(default_factory=dict)  # w and b, if it is one
 
     @property
     def best_epoch(self) -> int:
@@ -46,7 +44,7 @@ def train(experiment: Experiment, recipe: Recipe, *, progress: bool) -> Fitted:
     """
     rows = experiment.split["train"]
     size, score = recipe.size(len(rows)), scorer(experiment)
-    optimizer = options.optimizer(recipe.optimizer, recipe.learning_rate)
+    optimizer = options.optimizer(recipe)
     step = make_train_step(experiment.loss, optimizer, microbatches=recipe.microbatches)
     state = step.init(experiment.model.init(jax.random.key(recipe.seed), experiment.inputs[:1]))
 
@@ -67,8 +65,7 @@ def train(experiment: Experiment, recipe: Recipe, *, progress: bool) -> Fitted:
     )
     if history.best is None and history.stopped != "interrupted":
         raise Mistake("The validation loss was never a finite number: lower --learning-rate.")
-    params = options.trained(recipe.optimizer, history.best_state or state)
-    return Fitted(params, history, {name: score(params, name) for name in experiment.split})
+    return Fitted(options.trained(recipe.optimizer, history.best_state or state), history)
 
 
 def scorer(experiment: Experiment) -> Callable[[PyTree, str], dict[str, float]]:
@@ -88,25 +85,31 @@ def scorer(experiment: Experiment) -> Callable[[PyTree, str], dict[str, float]]:
     return score
 
 
-def save(path: Path, experiment: Experiment, fitted: Fitted) -> None:
+def scores(experiment: Experiment, fitted: Fitted) -> Scores:
+    """The loss and the metrics of a trained model on every part of the split."""
+    score = scorer(experiment)
+    return {part: score(fitted.params, part) for part in experiment.split}
+
+
+def save(path: Path, experiment: Experiment, fitted: Fitted, result: Mapping[str, object]) -> None:
     """`history.csv`, `loss.png`, `model.npz` and `result.json`."""
-    history, objective = fitted.history, experiment.objective
-    folder.save(path / "history.csv", history.to_csv)
-    folder.save(path / "loss.png", history.plot)
+    folder.save(path / "history.csv", fitted.history.to_csv)
+    folder.save(path / "loss.png", fitted.history.plot)
     arrays = {
         **model.named(fitted.params),
         "input_mean": experiment.scale.mean,
         "input_factor": experiment.scale.factor,
-        "target_center": np.array(objective.center),
-        "target_unit": np.array(objective.unit),
-        **{f"{name}_rows": rows for name, rows in experiment.split.items()},
+        "target_center": np.array(experiment.objective.center),
+        "target_unit": np.array(experiment.objective.unit),
+        **{f"{part}_rows": rows for part, rows in experiment.split.items()},
     }
     folder.save(
-        path / "model.npz", lambda temporary: np.savez(temporary, allow_pickle=False, **arrays)
+        path / "model.npz",
+        lambda temporary: np.savez(temporary, allow_pickle=False, **arrays),
     )
     ended = {
         "best_epoch": fitted.best_epoch,
-        "epochs": len(history.steps),
-        "stopped": history.stopped,
+        "epochs": len(fitted.history.steps),
+        "stopped": fitted.history.stopped,
     }
-    folder.save_json(path / "result.json", {**fitted.scores, **fitted.line, **ended})
+    folder.save_json(path / "result.json", {**result, **ended})

@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 from jaxloss.cli import options
 from jaxloss.cli.data import Table
 from jaxloss.cli.experiment import Experiment
-from jaxloss.cli.fit import Fitted, scorer
+from jaxloss.cli.fit import Fitted
 from jaxloss.cli.mistakes import Mistake
 from jaxloss.cli.recipes import LINE, Recipe
 from jaxloss.train.gradient import value_and_grad
@@ -46,7 +46,7 @@ def table() -> Table:
 def train(experiment: Experiment, recipe: Recipe, show: Show) -> Fitted:
     """Steps until the loss has no new best for `patience` steps, or the steps run out."""
     recipe.size(LINE.batch_size)
-    optimizer = options.optimizer(recipe.optimizer, recipe.learning_rate)
+    optimizer = options.optimizer(recipe)
     step = make_train_step(
         experiment.loss, optimizer, microbatches=recipe.microbatches, donate=False
     )
@@ -71,9 +71,7 @@ def train(experiment: Experiment, recipe: Recipe, show: Show) -> Fitted:
             break
     if history.best is None:
         raise Mistake("The loss was never a finite number: lower --learning-rate.")
-    params = options.trained(recipe.optimizer, best)
-    scores = {"train": scorer(experiment)(params, "train")}
-    return Fitted(params, history, scores, line=weights(params))
+    return Fitted(options.trained(recipe.optimizer, best), history)
 
 
 def weights(params: PyTree) -> dict[str, float]:

@@ -23,9 +23,10 @@ def run(arguments: Sequence[str] | None = None) -> None:
     except Mistake as mistake:
         _fail(str(mistake))
     except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] not in _EXTRA:
+        package = str(error.name).partition(".")[0]
+        if package not in _EXTRA:
             raise
-        _fail(f"{error.name} is not installed: say pip install 'jaxloss[demo]'.")
+        _fail(f"{package} is not installed: say pip install 'jaxloss[demo]'.")
 
 
 def _fail(sentence: str) -> None:

@@ -10,11 +10,11 @@ class Mistake(Exception):
     """A sentence for the user: what was wrong and what to do. Ends the command with code 2."""
 
 
-def unknown(what: str, name: str, known: Collection[str], *, also: str = "") -> Mistake:
-    """The mistake of a name that is not `known`, with the closest ones."""
+def unknown(sentence: str, name: str, known: Collection[str]) -> Mistake:
+    """A sentence such as "There is no loss", the name, and the `known` ones it may stand for."""
     near = close(name, known)
-    hint = f"did you mean {' or '.join(near)}?" if near else also or f"it is {_listed(known)}."
-    return Mistake(f"There is no {what} {name!r}: {hint}")
+    hint = f"did you mean {' or '.join(near)}?" if near else f"it is {_listed(known)}."
+    return Mistake(f"{sentence} {name!r}: {hint}" if known else f"{sentence} {name!r}.")
 
 
 def close(name: str, known: Collection[str]) -> list[str]:
@@ -25,5 +25,4 @@ def close(name: str, known: Collection[str]) -> list[str]:
 
 
 def _listed(known: Collection[str]) -> str:
-    *most, last = known
-    return f"one of {', '.join(most)} and {last}" if most else last
+    return f"one of {', '.join(known)}" if len(known) > 1 else "".join(known)

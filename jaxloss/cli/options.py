@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+import jax
 import numpy as np
 import optax
 import optax.contrib
@@ -14,6 +15,7 @@ from jaxtyping import PyTree
 
 from jaxloss.cli.catalogue import Entry
 from jaxloss.cli.mistakes import Mistake, unknown
+from jaxloss.cli.recipes import Recipe
 from jaxloss.train.step import TrainState
 
 Option: TypeAlias = bool | float | str | np.ndarray | None
@@ -35,22 +37,24 @@ def loss_options(entry: Entry, given: Sequence[str]) -> dict[str, Option]:
         if not equals:
             raise Mistake(f"--loss-option is name=value, such as delta=0.5, got {text!r}.")
         if name not in [p.name for p in own]:
-            none = f"{entry.name} has no options." if not own else ""
-            raise unknown(f"option of {entry.name}", name, [p.name for p in own], also=none)
-        found[name] = _value(value)
+            raise unknown(f"{entry.name} has no option", name, [p.name for p in own])
+        found[name] = _value(name, value)
     for p in own:
         if p.default is p.empty and p.name not in found:
             raise Mistake(f"{entry.name} needs its {p.name}: say --loss-option {p.name}=...")
     return found
 
 
-def _value(text: str) -> Option:
+def _value(name: str, text: str) -> Option:
     word = text.strip().capitalize()
     try:
         value = ast.literal_eval(word if word in ("True", "False", "None") else text.strip())
         return np.asarray(value, np.float32) if isinstance(value, (list, tuple)) else value
     except (ValueError, SyntaxError):
-        return text
+        raise Mistake(
+            f"--loss-option {name} is a number, numbers with commas between, true, false or none, "
+            f"got {text!r}."
+        ) from None
 
 
 def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
@@ -68,12 +72,20 @@ def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
     return found
 
 
-def optimizer(name: str, learning_rate: float) -> optax.GradientTransformation:
-    """The optimizer of that name."""
+def optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    """The optimizer of the recipe, with its learning rate and weight decay."""
     known = optimizers()
-    if name not in known:
-        raise unknown("optimizer", name, sorted(known))
-    return known[name](learning_rate=learning_rate)
+    if recipe.optimizer not in known:
+        raise unknown("There is no optimizer", recipe.optimizer, sorted(known))
+    make, given = known[recipe.optimizer], {}
+    parameters = inspect.signature(make).parameters
+    if "key" in parameters:
+        given["key"] = jax.random.key(recipe.seed)
+    if recipe.weight_decay is not None:
+        given["weight_decay"] = recipe.weight_decay
+    if not given.keys() <= parameters.keys():
+        raise Mistake(f"{recipe.optimizer} has no weight decay: leave --weight-decay out.")
+    return make(learning_rate=recipe.learning_rate, **given)
 
 
 def trained(name: str, state: TrainState) -> PyTree:

@@ -13,6 +13,7 @@ class Recipe:
 
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
+    weight_decay: float | None = 0.3  # None: the optimizer's own
     batch_size: int = 32
     microbatches: int = 1
     epochs: int = 60
@@ -21,8 +22,13 @@ class Recipe:
     seed: int = 0
 
     def but(self, **given: str | float | None) -> Recipe:
-        """With what was given, which is what is not None."""
+        """With what was given, which is what is not None.
+
+        An optimizer that was chosen has a weight decay of its own, unless that was given too.
+        """
         changes: dict[str, object] = {k: v for k, v in given.items() if v is not None}
+        if changes.get("optimizer", self.optimizer) != self.optimizer:
+            changes.setdefault("weight_decay", None)
         if "hidden" in changes:
             changes["hidden"] = _widths(str(changes["hidden"]))
         return dataclasses.replace(self, **changes)
@@ -38,7 +44,9 @@ class Recipe:
 
 
 COMPARISON = Recipe(epochs=20)
-LINE = Recipe(optimizer="sgd", learning_rate=0.1, batch_size=20, epochs=1000, hidden=())
+LINE = Recipe(
+    optimizer="sgd", learning_rate=0.1, weight_decay=None, batch_size=20, epochs=1000, hidden=()
+)
 
 
 def _widths(text: str) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from rich.table import Table as Grid
 
 from jaxloss.cli import catalogue, compare, data, fit, folder, line, options, pictures, tasks
 from jaxloss.cli.data import Table
-from jaxloss.cli.experiment import Experiment, prepare
+from jaxloss.cli.experiment import prepare
 from jaxloss.cli.fit import Fitted
 from jaxloss.cli.mistakes import Mistake
 from jaxloss.cli.options import Option
@@ -37,7 +37,7 @@ def run_fit(
     entry = catalogue.find(loss or tasks.default_loss(table))
     chosen = options.loss_options(entry, loss_options)
     experiment = prepare(table, table.split(recipe.seed), entry, chosen, recipe.hidden)
-    options.optimizer(recipe.optimizer, recipe.learning_rate)
+    options.optimizer(recipe)
     path = folder.create(out, table.name)
     said = {"loss": entry.name, "loss_options": {k: _plain(v) for k, v in chosen.items()}}
     _save_config(path, table, recipe, said)
@@ -45,9 +45,13 @@ def run_fit(
         fitted = line.train(experiment, recipe, _show_steps(console))
     else:
         fitted = fit.train(experiment, recipe, progress=console.is_terminal)
-    fit.save(path, experiment, fitted)
-    console.print(_scores(table, fitted))
-    console.print(f"{_ending(experiment, fitted, recipe)}\nSaved in {path}", highlight=False)
+    scores = fit.scores(experiment, fitted)
+    weights = line.weights(fitted.params) if table.raw else {}
+    fit.save(path, experiment, fitted, {**scores, **weights})
+    console.print(_grid(scores))
+    found = "".join(f"{name} = {value:.7f}, " for name, value in weights.items())
+    ending = _ending(fitted, recipe, "step" if table.raw else "epoch")
+    console.print(f"{found}{ending}\nSaved in {path}", highlight=False)
     if fitted.history.stopped == "interrupted":
         raise SystemExit(INTERRUPTED)
 
@@ -65,7 +69,7 @@ def run_compare(
     entries = [catalogue.find(name) for name in dict.fromkeys(losses)]
     for entry in entries:
         tasks.require_fit(entry, table)
-    options.optimizer(recipe.optimizer, recipe.learning_rate)
+    options.optimizer(recipe)
     path = folder.create(out, f"compare-{table.name}")
     said = {"losses": losses, "seeds": seeds.tolist(), "outliers": outliers}
     _save_config(path, table, recipe, said)
@@ -117,24 +121,21 @@ def _show_steps(console: Console) -> line.Show:
     return show
 
 
-def _scores(table: Table, fitted: Fitted) -> Grid:
-    names = ["loss", *[name for name in tasks.METRICS if name in fitted.scores["train"]]]
+def _grid(scores: fit.Scores) -> Grid:
+    names = ["loss", *[name for name in tasks.METRICS if name in scores["train"]]]
     grid = Grid("", *[tasks.METRICS.get(name, name) for name in names], box=None)
-    for part, scores in fitted.scores.items():
-        grid.add_row(part, *[f"{scores[name]:.5g}" for name in names])
+    for part, values in scores.items():
+        grid.add_row(part, *[f"{values[name]:.5g}" for name in names])
     return grid
 
 
-def _ending(experiment: Experiment, fitted: Fitted, recipe: Recipe) -> str:
-    unit = "step" if experiment.table.raw else "epoch"
+def _ending(fitted: Fitted, recipe: Recipe, unit: str) -> str:
     why = {
         "early": f"no new best loss for {recipe.patience} {unit}s",
         "finished": f"the limit of {recipe.epochs} {unit}s",
         "interrupted": "Ctrl-C",
     }[fitted.history.stopped]
-    weights = "".join(f"{name} = {value:.7f}, " for name, value in fitted.line.items())
-    count = len(fitted.history.steps)
-    return f"{weights}best {unit} {fitted.best_epoch} of {count}; stopped: {why}."
+    return f"best {unit} {fitted.best_epoch} of {len(fitted.history.steps)}; stopped: {why}."
 
 
 def _comparison(summary: pd.DataFrame, title: str) -> Grid:
