@@ -1,7 +1,7 @@
 """Functions that are right at their edges, in value and in every derivative.
 
-A class is the last axis. A logit of -inf is an absent class: its probability is 0 and it takes
-part in nothing; a row without classes is NaN. Custom rules live here and nowhere in a loss.
+Custom rules live in core and nowhere in a loss: here what any mathematics needs, in `kernels` the
+losses of one unit, in `over_classes` what has a class axis.
 
 A value and its derivative are written to share no expensive subexpression, and values avoid
 `jnp.where`: XLA on CPU stores whatever two fusions share, and a select before a reduction.
@@ -147,12 +147,13 @@ def _scaled(x: Array) -> tuple[Array, Array]:
     return largest, jnp.where(jnp.isinf(x), jnp.sign(x), _ratio(x, largest))
 
 
-@closed_form(lambda x: -_slope_of_sigmoid(x) * _tanh(x / 2))
-def _slope_of_sigmoid(x: Array) -> Array:
+@closed_form(lambda x: -slope_of_sigmoid(x) * tanh(x / 2))
+def slope_of_sigmoid(x: Array) -> Array:
+    """sigmoid x · sigmoid -x."""
     return sigmoid(x) * sigmoid(-x)
 
 
-@closed_form(_slope_of_sigmoid)
+@closed_form(slope_of_sigmoid)
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp -x)."""
     return jax.nn.sigmoid(x)
@@ -178,11 +179,12 @@ def log1mexp(x: Array) -> Array:
 
 
 @closed_form(lambda x: 4 * sigmoid(2 * x) * sigmoid(-2 * x))
-def _tanh(x: Array) -> Array:
+def tanh(x: Array) -> Array:
+    """tanh x, with derivatives that keep their digits far away."""
     return jnp.tanh(x)
 
 
-@closed_form(lambda x: _tanh(x))
+@closed_form(lambda x: tanh(x))
 def log_cosh(x: Array) -> Array:
     """log cosh x: near 0 as -log(1 - tanh² x) / 2, far away as |x| - log 2 and what is left."""
     size = jnp.abs(x)
@@ -190,109 +192,10 @@ def log_cosh(x: Array) -> Array:
     return jnp.where(size < 0.5, near, size + (jnp.log1p(jnp.exp(-2 * size)) - math.log(2)))
 
 
-@closed_form(lambda x, y: _slope_of_sigmoid(x), lambda x, y: -jnp.ones_like(x))
-def _slope_of_logistic_loss(x: Array, y: Array) -> Array:
-    tail = jnp.exp(jnp.minimum(x, -x))
-    yes, no = jnp.where(x < -x, tail, 1), jnp.where(x < -x, 1, tail)
-    return ((1 - y) * yes - y * no) / (1 + tail)
-
-
-@closed_form(_slope_of_logistic_loss, lambda x, y: -x)
-def logistic_loss(x: Array, y: Array) -> Array:
-    """y · log(1 + exp -x) + (1 - y) · log(1 + exp x), for y in [0, 1]."""
-    no = _product(y - 1, jnp.maximum(x, 0))
-    yes = _product(y, jnp.minimum(x, 0))
-    return jnp.log1p(jnp.exp(-jnp.abs(x))) - no + yes
-
-
-@closed_form(lambda x, y: (1 - 2 * y) * _slope_of_sigmoid(x), lambda x, y: -_tanh(x / 2))
-def miss(x: Array, y: Array) -> Array:
-    """Probability that labels drawn from sigmoid(x) and from y differ."""
-    return (1 - y) * sigmoid(x) + y * sigmoid(-x)
-
-
-def _focal_in_miss(miss: Array, loss: Array, gamma: Array) -> Array:
-    most = jnp.finfo(loss.dtype).max / (1 + gamma)
-    return gamma * focal(miss, jnp.minimum(ratio(finite(loss), miss), most), gamma)
-
-
-def _focal_in_loss(miss: Array, loss: Array, gamma: Array) -> Array:
-    return focal(miss, jnp.ones_like(loss), gamma)
-
-
-def _focal_in_gamma(miss: Array, loss: Array, gamma: Array) -> Array:
-    return focal(miss, xlogy(finite(loss), miss), gamma)
-
-
-@closed_form(_focal_in_miss, _focal_in_loss, _focal_in_gamma)
-def focal(miss: Array, loss: Array, gamma: Array) -> Array:
-    """miss ** gamma · loss, where both are 0 together, and the miss stands still at loss = ∞."""
-    return jnp.power(miss, gamma) * loss
-
-
-def _product(share: Array, x: Array) -> Array:
-    """share · |x| with 0 · ∞ = 0, and no select or clamp: ∞ is large, twice, as factors."""
-    most = jnp.finfo(x.dtype).max
-    half = jnp.minimum(jnp.abs(x) / 2, most)
-    return half * share * (2 + jnp.maximum(half - most / 2, 0))
-
-
 @closed_form(jnp.sign)
 def absolute(x: Array) -> Array:
     """|x| with derivative 0 at 0."""
     return jnp.abs(x)
-
-
-@closed_form(lambda x, q: (q - 0.5) + jnp.sign(x) / 2, lambda x, q: x)
-def pinball(x: Array, q: Array) -> Array:
-    """max(q·x, (q - 1)·x), with the middle of its slopes at 0."""
-    return jnp.maximum(q * x, (q - 1) * x)
-
-
-@closed_form(
-    lambda x, y: jnp.sign(x - y) / jnp.abs(y),
-    lambda x, y: -jnp.sign(x - y) * jnp.sign(y) * (x / y) / y,
-)
-def relative_error(x: Array, y: Array) -> Array:
-    """|x - y| / |y|."""
-    return jnp.abs(x - y) / jnp.abs(y)
-
-
-@closed_form(
-    lambda x, y, delta: jnp.clip(x - y, -delta, delta),
-    lambda x, y, delta: jnp.clip(y - x, -delta, delta),
-    lambda x, y, delta: jnp.maximum(jnp.abs(x - y) - delta, 0),
-)
-def huber(x: Array, y: Array, delta: Array) -> Array:
-    """c·(|x - y| - c/2) with c = min(|x - y|, delta), in halves to share no constant."""
-    error = jnp.abs(y - x)
-    half = jnp.minimum(error / 2, delta / 2)
-    return 2 * half * (error - half)
-
-
-@closed_form(
-    lambda x, y, beta: ratio(x - y, jnp.maximum(jnp.abs(x - y), beta)),
-    lambda x, y, beta: ratio(y - x, jnp.maximum(jnp.abs(x - y), beta)),
-    lambda x, y, beta: -(ratio(x - y, jnp.maximum(jnp.abs(x - y), beta)) ** 2) / 2,
-)
-def smooth_l1(x: Array, y: Array, beta: Array) -> Array:
-    """r·(|x - y| - r·beta/2) with r = min(|x - y| / beta, 1)."""
-    error = jnp.abs(y - x)
-    share = ratio(error, jnp.maximum(error, beta))
-    return share * (error - share * beta / 2)
-
-
-@closed_form(
-    lambda mean, variance, target: ratio(mean - target, variance),
-    lambda mean, variance, target: (
-        ratio(1 - (mean - target) * ratio(mean - target, variance), variance) / 2
-    ),
-    lambda mean, variance, target: ratio(target - mean, variance),
-)
-def gaussian_nll(mean: Array, variance: Array, target: Array) -> Array:
-    """(log variance + (mean - target)² / variance) / 2, where no square overflows."""
-    error = mean - target
-    return jnp.log(variance) / 2 + (error / 2) * (error / variance)
 
 
 @closed_form(lambda n: jax.lax.digamma(n + 1))
@@ -322,193 +225,3 @@ def log_mixture(x: Array, share: Array) -> Array:
     near = (change > -1 / 3) & (x < 50)
     far = top + jnp.log(share * jnp.exp(jnp.minimum(x, 0)) + (1 - share) * jnp.exp(-top))
     return jnp.where(near, jnp.log1p(change), far)
-
-
-def _apart(x: Array, y: Array) -> Array:
-    return jnp.where(x == y, 0, x - y)
-
-
-def _above_mixture(x: Array, y: Array, share: Array) -> Array:
-    """exp x · (x - log of (1 - share) · exp x + share · exp y)."""
-    return -xtimes(jnp.exp(x), log_mixture(_apart(y, x), share))
-
-
-@closed_form(
-    lambda x, y, beta: (1 - beta) * _above_mixture(x, y, beta),
-    lambda x, y, beta: beta * _above_mixture(y, x, 1 - beta),
-    lambda x, y, beta: (
-        (_above_mixture(y, x, 1 - beta) - _above_mixture(x, y, beta)) + (jnp.exp(x) - jnp.exp(y))
-    ),
-)
-def divergence_from_mixture(x: Array, y: Array, beta: Array) -> Array:
-    """β·q·log(q/m) + (1 - β)·p·log(p/m), p = exp x, q = exp y, m = β·q + (1 - β)·p."""
-    of_p = (1 - beta) * _above_mixture(x, y, beta)
-    return of_p + beta * _above_mixture(y, x, 1 - beta)
-
-
-def soft_cap(logits: Array, cap: Array) -> Array:
-    """cap · tanh(logits / cap), and an absent class stays absent."""
-    absent = jnp.isneginf(logits)
-    return jnp.where(absent, logits, cap * _tanh(jnp.where(absent, 0, logits) / cap))
-
-
-@closed_form(lambda logits: jnp.where(jnp.isneginf(_top(logits))[..., None], 0, softmax(logits)))
-def logsumexp(logits: Array) -> Array:
-    """log Σ exp: -inf, with derivatives 0, where every class is absent."""
-    top, total = _top(logits), jnp.sum(_shares(logits), axis=-1)
-    return jnp.where(jnp.isneginf(top), -jnp.inf, top + jnp.log(total))
-
-
-@jax.custom_jvp
-def softmax(logits: Array) -> Array:
-    """p = exp(logits) / Σ exp: 0 for an absent class, NaN if all are."""
-    shares = _shares(logits)
-    return shares / jnp.sum(shares, axis=-1, keepdims=True)
-
-
-@softmax.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (logits,), (t,) = primals, tangents
-    p, top = softmax(logits), hit(logits, largest(logits))
-    away = _from(top, t)
-    change = jnp.where(top, 0, p * (away - jnp.sum(p * away, axis=-1, keepdims=True)))
-    return p, jnp.where(top, -jnp.sum(change, axis=-1, keepdims=True), change)
-
-
-@jax.custom_jvp
-def complement_of_softmax(logits: Array) -> Array:
-    """1 - softmax(logits), exact where one class takes nearly everything."""
-    top, total = largest(logits), jnp.sum(_shares(logits), axis=-1, keepdims=True)
-    of_top = _rest(logits, top)[..., None] / total
-    return jnp.where(hit(logits, top), of_top, 1 - _shares(logits) / total)
-
-
-@complement_of_softmax.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    return complement_of_softmax(*primals), -jax.jvp(softmax, primals, tangents)[1]
-
-
-@jax.custom_jvp
-def log_softmax(logits: Array) -> Array:
-    """log p, exact where one class takes nearly everything (log p near 0)."""
-    top = largest(logits)
-    still = hit(logits, top) | jnp.isposinf(logits)
-    away = jnp.where(still, 0, logits - _top(logits)[..., None])
-    return away - jnp.log1p(_rest(logits, top))[..., None]
-
-
-@log_softmax.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (logits,), (t,) = primals, tangents
-    away = _from(hit(logits, largest(logits)), t)
-    return log_softmax(logits), away - jnp.sum(softmax(logits) * away, axis=-1, keepdims=True)
-
-
-@closed_form(lambda logits, labels: _slope_at(logits, labels), None)
-def cross_entropy_at(logits: Array, labels: Array) -> Array:
-    """-log softmax(logits) at the label, as softplus(log Σ over the others - the label's logit).
-
-    It is a sum of what is not negative: a shift of the logits changes nothing, and a confident
-    row keeps its digits in value and gradient.
-    """
-    own = at(logits, labels)
-    behind = jnp.where(jnp.isposinf(own), 0, _top(logits) - own)
-    return softplus(jnp.log(_rest(logits, labels)) + behind)
-
-
-def _slope_at(logits: Array, labels: Array) -> Array:
-    total = jnp.sum(_shares(logits), axis=-1)
-    own = -_rest(logits, labels) / total
-    return jnp.where(hit(logits, labels), own[..., None], _p(logits, total))
-
-
-@closed_form(
-    lambda logits, targets: _slope_of_cross_entropy(logits, targets),
-    lambda logits, targets: _slope_in_targets(logits, targets),
-)
-def cross_entropy(logits: Array, targets: Array) -> Array:
-    """-Σ targets · log softmax(logits), of which `cross_entropy_at` is one term.
-
-    The targets need not sum to one; an absent class with target 0 costs 0.
-    """
-    return -jnp.sum(xtimes(targets, log_softmax(logits)), axis=-1)
-
-
-def _slope_of_cross_entropy(logits: Array, targets: Array) -> Array:
-    top, total = largest(logits), jnp.sum(_shares(logits), axis=-1)
-    mass = jnp.sum(targets, axis=-1, keepdims=True)
-    of_top = (mass - targets) - mass * (_rest(logits, top) / total)[..., None]
-    return jnp.where(hit(logits, top), of_top, mass * _p(logits, total) - targets)
-
-
-@closed_form(
-    lambda logits, targets: _slope_of_spread(logits, targets),
-    lambda logits, targets: _slope_in_targets(logits, targets),
-)
-def spread_cross_entropy(logits: Array, targets: Array) -> Array:
-    """`cross_entropy`, cheaper, for targets that leave no class nearly everything."""
-    top, total = _top(logits), jnp.sum(_shares(logits), axis=-1)
-    behind = jnp.where(jnp.isposinf(logits), 0, top[..., None] - logits)
-    return jnp.sum(xtimes(targets, behind), axis=-1) + jnp.sum(targets, axis=-1) * jnp.log(total)
-
-
-def _slope_in_targets(logits: Array, targets: Array) -> Array:
-    absent = jnp.isneginf(logits) & (targets == 0)
-    return jnp.where(absent, 0, -log_softmax(logits))
-
-
-def _slope_of_spread(logits: Array, targets: Array) -> Array:
-    total = jnp.sum(_shares(logits), axis=-1)
-    return jnp.sum(targets, axis=-1, keepdims=True) * _p(logits, total) - targets
-
-
-@closed_form(lambda array, index: hit(array, index).astype(array.dtype), None)
-def at(array: Array, index: Array) -> Array:
-    """The entry of the last axis that `index` names; its derivative needs no scatter."""
-    return jnp.take_along_axis(array, index[..., None], axis=-1)[..., 0]
-
-
-@closed_form(lambda array, index: hit(array, index).astype(array.dtype), None)
-def shared_at(array: Array, index: Array) -> Array:
-    """`at`, for an array that all units share: its leading axes have length 1."""
-    sharding = jax.typeof(index).sharding  # a gather cannot tell it, where the mesh is explicit
-    split = any(axis is not None for axis in sharding.spec)
-    return array.reshape(-1).at[index].get(out_sharding=sharding if split else None)
-
-
-def hit(array: Array, index: Array) -> Array:
-    """Whether an entry of the last axis is the one that `index` names."""
-    return jax.lax.broadcasted_iota(index.dtype, array.shape, array.ndim - 1) == index[..., None]
-
-
-def largest(logits: Array) -> Array:
-    """Index of the largest class.
-
-    A class is told by its index and never by `logits == max`: XLA may compute the logits twice,
-    rounded differently, and then nothing equals the maximum.
-    """
-    return jnp.argmax(logits, axis=-1)
-
-
-def _from(top: Array, t: Array) -> Array:
-    """t less that of the top class, and exactly 0 there: rounded, it would drown the others."""
-    return jnp.where(top, 0, t - jnp.sum(jnp.where(top, t, 0), axis=-1, keepdims=True))
-
-
-def _top(logits: Array) -> Array:
-    return jax.lax.stop_gradient(jnp.max(logits, axis=-1, initial=-jnp.inf))
-
-
-def _shares(logits: Array) -> Array:
-    return jnp.exp(finite(logits) - finite(_top(logits))[..., None])
-
-
-def _rest(logits: Array, index: Array) -> Array:
-    """Σ shares of all classes but one, told by arithmetic because a select would be stored."""
-    classes = jax.lax.broadcasted_iota(logits.dtype, logits.shape, logits.ndim - 1)
-    others = jnp.minimum(jnp.abs(classes - index[..., None].astype(logits.dtype)), 1)
-    return jnp.sum(_shares(logits) * others, axis=-1)
-
-
-def _p(logits: Array, total: Array) -> Array:
-    return jnp.exp((finite(logits) - finite(_top(logits))[..., None]) - jnp.log(total)[..., None])
