@@ -13,7 +13,7 @@ import pytest
 import test_contract
 from harness import CASES
 
-from jaxloss.core import inputs, numerics, reductions, statistics
+from jaxloss.core import inputs, numerics, over_classes, reductions, statistics
 
 DEFECTS = []
 
@@ -82,17 +82,17 @@ def clip_that_hides_infinity(x, y):
     return x * jnp.log(jnp.clip(y, 1e-7, 1))
 
 
-@defect(numerics, "softplus", "test_value_is_the_truth", INTEGER)
+@defect(over_classes, "softplus", "test_value_is_the_truth", INTEGER)
 def log_of_one_plus(x):
     return jnp.maximum(x, 0) + jnp.log(1 + jnp.exp(-jnp.abs(x)))
 
 
-@defect(numerics, "cross_entropy_at", "test_value_is_the_truth", INTEGER)
+@defect(over_classes, "cross_entropy_at", "test_value_is_the_truth", INTEGER)
 def logsumexp_minus_the_label(logits, labels):
-    return numerics.logsumexp(logits) - numerics.at(logits, labels)
+    return over_classes.logsumexp(logits) - over_classes.at(logits, labels)
 
 
-@defect(numerics, "at", "test_one_trace_and_no_scatter", "nll_loss")
+@defect(over_classes, "at", "test_one_trace_and_no_scatter", "nll_loss")
 def gather_that_scatters_backwards(array, index):
     return jnp.take_along_axis(array, index[..., None], axis=-1)[..., 0]
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxloss.core import numerics
+from jaxloss.core import kernels, numerics, over_classes
 
 INF, NAN = float("inf"), float("nan")
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
@@ -181,7 +181,7 @@ NUMBERS = [
         edges={(0.0,): (0, (0,), 1), (INF,): (INF, (1,), 0), (-INF,): (INF, (-1,), 0)},
     ),
     Row(
-        function=numerics.logistic_loss,
+        function=kernels.logistic_loss,
         truth=logistic_loss,
         points=grid(REAL[1:-1], SHARE),
         edges={
@@ -193,13 +193,13 @@ NUMBERS = [
         },
     ),
     Row(
-        function=numerics.miss,
+        function=kernels.miss,
         truth=miss,
         points=grid(REAL[1:-1], SHARE),
         edges={(INF, 1.0): (0, (0, -1)), (-INF, 1.0): (1, (0, 1)), (0.0, 0.0): (0.5, (0.25, 0))},
     ),
     Row(
-        function=numerics.focal,
+        function=kernels.focal,
         truth=lambda miss, loss, gamma: miss**gamma * loss,
         points=grid((1e-5, 0.3, 1.0), (1e-5, 0.4, 30.0), (0.5, 2.0, 3.5)),
         edges={(0.0, 0.0, 2.0): (0, (0, 0, 0)), (1.0, 5.0, 0.0): (5, (0, 1, 0))},
@@ -211,19 +211,19 @@ NUMBERS = [
         edges={(0.0,): (0, (0,), 0), (-INF,): (INF, (-1,), 0)},
     ),
     Row(
-        function=numerics.pinball,
+        function=kernels.pinball,
         truth=lambda x, q: max(q * x, (q - 1) * x),
         points=grid(REAL, SHARE),
         edges={(0.0, 0.75): (0, (0.25, 0)), (-INF, 0.75): (INF, (-0.25, -INF))},
     ),
     Row(
-        function=numerics.relative_error,
+        function=kernels.relative_error,
         truth=lambda x, y: abs(x - y) / abs(y),
         points=grid(REAL, (-2.5, 1e-5, 40.0)),
         edges={(2.0, 2.0): (0, (0, 0)), (2.0, 0.0): (INF, (INF, None))},
     ),
     Row(
-        function=numerics.huber,
+        function=kernels.huber,
         truth=huber,
         points=grid(REAL, (0.25, 80.0), (0.125, 3.0)),
         edges={
@@ -233,7 +233,7 @@ NUMBERS = [
         },
     ),
     Row(
-        function=numerics.smooth_l1,
+        function=kernels.smooth_l1,
         truth=lambda x, y, beta: huber(x, y, beta) / beta,
         points=grid(REAL, (0.25, 80.0), (0.125, 3.0)),
         edges={
@@ -243,7 +243,7 @@ NUMBERS = [
         },
     ),
     Row(
-        function=numerics.gaussian_nll,
+        function=kernels.gaussian_nll,
         truth=lambda mean, variance, y: (mp.log(variance) + (mean - y) ** 2 / variance) / 2,
         points=grid((-3.0, 0.5, 100.0), (1e-9, 0.3, 1e6), (0.25,)),
         edges={
@@ -270,7 +270,7 @@ NUMBERS = [
         },
     ),
     Row(
-        function=numerics.divergence_from_mixture,
+        function=kernels.divergence_from_mixture,
         truth=divergence_from_mixture,
         points=grid((-80.0, -3.0, -0.5), (-60.0, -2.5, -0.25), SHARE),
         edges={
@@ -280,7 +280,7 @@ NUMBERS = [
         },
     ),
     Row(
-        function=numerics.soft_cap,
+        function=over_classes.soft_cap,
         truth=lambda x, cap: cap * mp.tanh(x / cap),
         points=grid((-3.0, 0.75, 20.0), (0.5, 1.0)),
         tolerance=24,  # tanh u - u·tanh' u, where u = x / cap
@@ -435,11 +435,11 @@ def classes_of(function, dtype, *others):
 
 @DTYPES
 def test_softmax_and_its_complement(dtype):
-    for row, p, q, (value, (slope,), ((curve,),)) in classes_of(numerics.softmax, dtype):
+    for row, p, q, (value, (slope,), ((curve,),)) in classes_of(over_classes.softmax, dtype):
         agree(value, p, dtype)
         agree(slope, moves(p, q), dtype)
         agree(curve, turns(p, q), dtype, floor=1)
-        rest = everything(numerics.complement_of_softmax, dtype, (row,))
+        rest = everything(over_classes.complement_of_softmax, dtype, (row,))
         agree(rest[0], q, dtype)
         np.testing.assert_array_equal(rest[1][0][0], -slope)
         np.testing.assert_array_equal(rest[2][0][0][0], -curve)
@@ -447,7 +447,7 @@ def test_softmax_and_its_complement(dtype):
 
 @DTYPES
 def test_log_softmax(dtype):
-    for row, p, q, (value, (slope,), ((curve,),)) in classes_of(numerics.log_softmax, dtype):
+    for row, p, q, (value, (slope,), ((curve,),)) in classes_of(over_classes.log_softmax, dtype):
         n = range(len(row))
         agree(value, list(map(log, p, q)), dtype)
         agree(slope, [q[i] if i == j else -p[j] for i in n for j in n], dtype, floor=1)
@@ -456,7 +456,7 @@ def test_log_softmax(dtype):
 
 @DTYPES
 def test_logsumexp(dtype):
-    for row, p, q, (value, (slope,), ((curve,),)) in classes_of(numerics.logsumexp, dtype):
+    for row, p, q, (value, (slope,), ((curve,),)) in classes_of(over_classes.logsumexp, dtype):
         top = mp.mpf(max(row))
         want = top + mp.log(mp.fsum(mp.exp(z - top) for z in row))
         agree(value, [want], dtype, floor=abs(top))
@@ -465,7 +465,7 @@ def test_logsumexp(dtype):
 
 
 def at_label(label):
-    return lambda logits: numerics.cross_entropy_at(logits, jnp.array(label))
+    return lambda logits: over_classes.cross_entropy_at(logits, jnp.array(label))
 
 
 @DTYPES
@@ -481,13 +481,15 @@ def test_cross_entropy_at(label, dtype):
 
 
 @DTYPES
-@pytest.mark.parametrize("function", [numerics.cross_entropy, numerics.spread_cross_entropy])
+@pytest.mark.parametrize(
+    "function", [over_classes.cross_entropy, over_classes.spread_cross_entropy]
+)
 def test_cross_entropy(function, dtype):
     for row, p, q, (value, slopes, curves) in classes_of(function, dtype, TARGETS):
         t, logs = [mp.mpf(z) for z in TARGETS[: len(row)]], list(map(log, p, q))
         mass = mp.fsum(t)
         cost = -mp.fsum(u * v for u, v in zip(t, logs, strict=True) if u)
-        agree(value, [cost], dtype, floor=function is numerics.spread_cross_entropy)
+        agree(value, [cost], dtype, floor=function is over_classes.spread_cross_entropy)
         agree(slopes[0], [mass * a - u for a, u in zip(p, t, strict=True)], dtype, floor=mass)
         in_targets = [-v if u or mp.isfinite(v) else 0 for u, v in zip(t, logs, strict=True)]
         agree(slopes[1], in_targets, dtype)
@@ -497,15 +499,18 @@ def test_cross_entropy(function, dtype):
 @DTYPES
 def test_a_row_without_classes_and_infinite_logits(dtype):
     empty, won = jnp.full(3, -INF, dtype), jnp.array([0.0, INF, -INF], dtype)
-    assert numerics.logsumexp(empty) == -INF
-    assert not jax.grad(numerics.logsumexp)(empty).any()
-    assert np.isnan(numerics.softmax(empty)).all() and np.isnan(numerics.log_softmax(empty)).all()
-    np.testing.assert_array_equal(numerics.softmax(won), [0, 1, 0])
-    np.testing.assert_array_equal(numerics.complement_of_softmax(won), [1, 0, 1])
-    np.testing.assert_array_equal(numerics.log_softmax(won), [-INF, 0, -INF])
-    assert numerics.cross_entropy_at(won, jnp.array(1)) == 0
-    assert numerics.cross_entropy_at(won, jnp.array(0)) == INF
-    for f in (numerics.softmax, numerics.log_softmax):
+    assert over_classes.logsumexp(empty) == -INF
+    assert not jax.grad(over_classes.logsumexp)(empty).any()
+    assert (
+        np.isnan(over_classes.softmax(empty)).all()
+        and np.isnan(over_classes.log_softmax(empty)).all()
+    )
+    np.testing.assert_array_equal(over_classes.softmax(won), [0, 1, 0])
+    np.testing.assert_array_equal(over_classes.complement_of_softmax(won), [1, 0, 1])
+    np.testing.assert_array_equal(over_classes.log_softmax(won), [-INF, 0, -INF])
+    assert over_classes.cross_entropy_at(won, jnp.array(1)) == 0
+    assert over_classes.cross_entropy_at(won, jnp.array(0)) == INF
+    for f in (over_classes.softmax, over_classes.log_softmax):
         assert np.isfinite(jax.jacrev(f)(won)).all() and np.isfinite(jax.jacfwd(f)(won)).all()
 
 
@@ -542,14 +547,14 @@ def test_the_zero_vector_has_no_direction(dtype):
 @DTYPES
 def test_picking_a_class(dtype):
     x, index = jnp.array([[3.0, 7.0, 7.0], [-INF, -1.0, -2.0]], dtype), jnp.array([2, 1])
-    np.testing.assert_array_equal(numerics.largest(x), [1, 1])
-    np.testing.assert_array_equal(numerics.hit(x, index), np.eye(3, dtype=bool)[[2, 1]])
-    np.testing.assert_array_equal(numerics.at(x, index), [7, -1])
-    slope = jax.grad(lambda x: jnp.sum(numerics.at(x, index)))(x)
+    np.testing.assert_array_equal(over_classes.largest(x), [1, 1])
+    np.testing.assert_array_equal(over_classes.hit(x, index), np.eye(3, dtype=bool)[[2, 1]])
+    np.testing.assert_array_equal(over_classes.at(x, index), [7, -1])
+    slope = jax.grad(lambda x: jnp.sum(over_classes.at(x, index)))(x)
     np.testing.assert_array_equal(slope, np.eye(3)[[2, 1]])
     shared = jnp.array([[5.0, 6.0, 8.0]], dtype)
-    np.testing.assert_array_equal(numerics.shared_at(shared, index), [8, 6])
-    slope = jax.grad(lambda x: jnp.sum(numerics.shared_at(x, index)))(shared)
+    np.testing.assert_array_equal(over_classes.shared_at(shared, index), [8, 6])
+    slope = jax.grad(lambda x: jnp.sum(over_classes.shared_at(x, index)))(shared)
     np.testing.assert_array_equal(slope, [[0, 1, 1]])
 
 
@@ -571,13 +576,13 @@ LOGIT = st.floats(-120, 120, width=32)
 @given(st.lists(LOGIT, min_size=4, max_size=4), st.floats(-1000, 1000, width=32))
 def test_probabilities_of_any_row(logits, shift):
     x = jnp.array(logits, jnp.float32)
-    p, q = numerics.softmax(x), numerics.complement_of_softmax(x)
+    p, q = over_classes.softmax(x), over_classes.complement_of_softmax(x)
     np.testing.assert_allclose(p + q, 1, rtol=1e-6)
     np.testing.assert_allclose(jnp.sum(p), 1, rtol=1e-6)
-    np.testing.assert_allclose(jnp.exp(numerics.log_softmax(x)), p, rtol=2e-5, atol=1e-37)
+    np.testing.assert_allclose(jnp.exp(over_classes.log_softmax(x)), p, rtol=2e-5, atol=1e-37)
     away = jnp.max(x) - x + shift  # a shift of exact logits changes nothing
     exact = jnp.round(16 * away) / 16
-    np.testing.assert_array_equal(numerics.softmax(-exact), numerics.softmax(-exact + 64))
+    np.testing.assert_array_equal(over_classes.softmax(-exact), over_classes.softmax(-exact + 64))
 
 
 @given(st.floats(0, 700), st.floats(2**-10, 1 - 2**-10))
@@ -585,7 +590,7 @@ def test_mixtures_are_between_their_ends(x, share):
     for end in (x, -x):
         value = float(numerics.log_mixture(jnp.float64(end), jnp.float64(share)))
         assert min(0, end) <= value <= max(0, end)
-    divergence = numerics.divergence_from_mixture(
+    divergence = kernels.divergence_from_mixture(
         jnp.float64(-x), jnp.float64(0), jnp.float64(share)
     )
     assert divergence >= -1e-16

@@ -147,7 +147,11 @@ def _scaled(x: Array) -> tuple[Array, Array]:
     return largest, jnp.where(jnp.isinf(x), jnp.sign(x), _ratio(x, largest))
 
 
-@closed_form(lambda x: -slope_of_sigmoid(x) * tanh(x / 2))
+def _curve_of_sigmoid(x: Array) -> Array:
+    return -slope_of_sigmoid(x) * tanh(x / 2)
+
+
+@closed_form(_curve_of_sigmoid)
 def slope_of_sigmoid(x: Array) -> Array:
     """sigmoid x · sigmoid -x."""
     return sigmoid(x) * sigmoid(-x)
@@ -178,7 +182,11 @@ def log1mexp(x: Array) -> Array:
     return jnp.where(near, small, jnp.log1p(-jnp.exp(-jnp.where(near, 1, x))))
 
 
-@closed_form(lambda x: 4 * sigmoid(2 * x) * sigmoid(-2 * x))
+def _slope_of_tanh(x: Array) -> Array:
+    return 4 * slope_of_sigmoid(2 * x)
+
+
+@closed_form(_slope_of_tanh)
 def tanh(x: Array) -> Array:
     """tanh x, with derivatives that keep their digits far away."""
     return jnp.tanh(x)

@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
-from jaxloss.core import inputs, numerics
+from jaxloss.core import inputs, kernels, numerics
 from jaxloss.core.reductions import R, Reduction, reduce
 
 #: The kind of label that each loss learns from.
@@ -73,7 +73,7 @@ def sigmoid_binary_cross_entropy(
 
     def against(y: Array) -> Array:
         if plain:
-            return numerics.logistic_loss(x, y)
+            return kernels.logistic_loss(x, y)
         yes, no = numerics.softplus(-x), numerics.softplus(x)
         return numerics.xtimes(p * y, yes) + numerics.xtimes(1 - y, no)
 

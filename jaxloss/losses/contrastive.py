@@ -8,7 +8,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
-from jaxloss.core import inputs, numerics
+from jaxloss.core import inputs, numerics, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce_rows
 from jaxloss.core.statistics import total
 
@@ -77,4 +77,4 @@ def _info_nce(anchors: Array, positives: Array, temperature: Array, where: Array
     apart = positives - jax.lax.stop_gradient(middle)[None]
     s = jnp.matmul(anchors, apart.T, precision="highest") / temperature
     s = jnp.where(where[None], s, -jnp.inf)
-    return numerics.cross_entropy_at(s, jnp.arange(s.shape[-1]))
+    return over_classes.cross_entropy_at(s, jnp.arange(s.shape[-1]))

@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
-from jaxloss.core import inputs, numerics
+from jaxloss.core import inputs, kernels, numerics
 from jaxloss.core.reductions import R, Reduction, reduce
 
 #: The kind of target that each loss learns from; what takes log-targets distils another model.
@@ -203,7 +203,7 @@ def js_divergence(
         where, features=1, log_probs=log_probs, log_targets=log_targets
     )
     beta = inputs.option("beta", beta, log_probs, must_be="in (0, 1)")
-    terms = numerics.divergence_from_mixture(log_probs, log_targets, beta)
+    terms = kernels.divergence_from_mixture(log_probs, log_targets, beta)
     values = jnp.sum(terms, axis=-1)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 

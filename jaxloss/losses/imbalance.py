@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
-from jaxloss.core import inputs, numerics
+from jaxloss.core import inputs, kernels, numerics, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce
 
 #: The kind of label that each loss learns from.
@@ -70,7 +70,7 @@ def sigmoid_focal_loss(
     x, y = inputs.paired(where, logits=logits, labels=labels)
     inputs.require((y >= 0) & (y <= 1), "labels", y, "a probability is in [0, 1]")
     gamma = inputs.option("gamma", gamma, x, must_be="0 or more")
-    values = numerics.focal(numerics.miss(x, y), numerics.logistic_loss(x, y), gamma)
+    values = kernels.focal(kernels.miss(x, y), kernels.logistic_loss(x, y), gamma)
     if alpha is not None:
         alpha = inputs.option("alpha", alpha, x, must_be="in [0, 1]", entries=True)
         values = numerics.xtimes(alpha * y + (1 - alpha) * (1 - y), values)
@@ -127,6 +127,6 @@ def softmax_focal_loss(
     if alpha is not None:
         alpha = inputs.option("alpha", alpha, logits, must_be="0 or more", entries=True)
         labels = alpha * labels
-    misses, losses = numerics.complement_of_softmax(logits), -numerics.log_softmax(logits)
-    values = jnp.sum(numerics.xtimes(labels, numerics.focal(misses, losses, gamma)), axis=-1)
+    misses, losses = over_classes.complement_of_softmax(logits), -over_classes.log_softmax(logits)
+    values = jnp.sum(numerics.xtimes(labels, kernels.focal(misses, losses, gamma)), axis=-1)
     return reduce(values, where=where, weights=weights, reduction=reduction)

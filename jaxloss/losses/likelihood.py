@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
-from jaxloss.core import inputs, numerics
+from jaxloss.core import inputs, kernels, numerics
 from jaxloss.core.reductions import R, Reduction, reduce
 
 #: The kind of target that each loss learns from.
@@ -65,7 +65,7 @@ def gaussian_nll_loss(
     )
     inputs.require(variances > 0, "variances", variances, "it must be positive")
     variances = variances * jnp.where(variances > 0, 1, jnp.nan)
-    values = numerics.gaussian_nll(means, variances, targets)
+    values = kernels.gaussian_nll(means, variances, targets)
     if full:
         values = values + math.log(2 * math.pi) / 2
     return reduce(values, where=where, weights=weights, reduction=reduction)

@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, Num, Shaped
 
-from jaxloss.core import inputs, numerics
+from jaxloss.core import inputs, numerics, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce
 
 #: The kind of label that each loss learns from.
@@ -285,5 +285,5 @@ def _margins(where: ArrayLike | None, scores: ArrayLike, labels: ArrayLike) -> A
 
 def _behind(scores: Array, labels: Array) -> Array:
     """Score of the best other class minus the label's."""
-    others = jnp.where(numerics.hit(scores, labels), -jnp.inf, scores)
-    return numerics.at(others, numerics.largest(others)) - numerics.at(scores, labels)
+    others = jnp.where(over_classes.hit(scores, labels), -jnp.inf, scores)
+    return over_classes.at(others, over_classes.largest(others)) - over_classes.at(scores, labels)

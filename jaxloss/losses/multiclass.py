@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, Num, Shaped
 
-from jaxloss.core import inputs, numerics
+from jaxloss.core import inputs, numerics, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce
 from jaxloss.parts import targets
 
@@ -80,7 +80,7 @@ def softmax_cross_entropy(
     logits, labels = inputs.distributed(where, logits=logits, labels=labels)
     c, x = _per_class(class_weights, logits), _capped(logits, logit_softcap)
     counts = None if c is None else jnp.sum(c * labels, axis=-1)
-    values = numerics.cross_entropy(x, labels if c is None else c * labels)
+    values = over_classes.cross_entropy(x, labels if c is None else c * labels)
     values = _with_options(values, x, c, counts, label_smoothing, z_loss)
     return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
 
@@ -145,8 +145,8 @@ def softmax_cross_entropy_with_integer_labels(
     logits, labels = inputs.labelled(where, logits=logits, labels=labels)
     inputs.warn_of_probabilities(logits, where)
     c, x = _per_class(class_weights, logits), _capped(logits, logit_softcap)
-    counts = None if c is None else numerics.shared_at(c, labels)
-    values = numerics.cross_entropy_at(x, labels)
+    counts = None if c is None else over_classes.shared_at(c, labels)
+    values = over_classes.cross_entropy_at(x, labels)
     values = values if counts is None else counts * values
     values = _with_options(values, x, c, counts, label_smoothing, z_loss)
     return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
@@ -244,8 +244,8 @@ def nll_loss(
     """
     log_probs, labels = inputs.labelled(where, logits=log_probs, labels=labels, name="log_probs")
     inputs.require(log_probs <= 0, "log_probs", log_probs, "a log probability is 0 or less")
-    c, values = _per_class(class_weights, log_probs), -numerics.at(log_probs, labels)
-    counts = None if c is None else numerics.shared_at(c, labels)
+    c, values = _per_class(class_weights, log_probs), -over_classes.at(log_probs, labels)
+    counts = None if c is None else over_classes.shared_at(c, labels)
     values = values if counts is None else counts * values
     return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
 
@@ -295,8 +295,8 @@ def poly_loss_cross_entropy(
     """
     logits, labels = inputs.distributed(where, logits=logits, labels=labels)
     epsilon = inputs.option("epsilon", epsilon, logits, must_be="a number")
-    misses = jnp.sum(labels * numerics.complement_of_softmax(logits), axis=-1)
-    values = numerics.cross_entropy(logits, labels) + epsilon * misses
+    misses = jnp.sum(labels * over_classes.complement_of_softmax(logits), axis=-1)
+    values = over_classes.cross_entropy(logits, labels) + epsilon * misses
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -313,7 +313,7 @@ def _capped(logits: Array, logit_softcap: ArrayLike | None) -> Array:
     if logit_softcap is None:
         return logits
     cap = inputs.option("logit_softcap", logit_softcap, logits, must_be="positive")
-    return numerics.soft_cap(logits, cap)
+    return over_classes.soft_cap(logits, cap)
 
 
 def _with_options(
@@ -329,9 +329,9 @@ def _with_options(
     penalty = inputs.option("z_loss", z_loss, x, must_be="0 or more")
     if inputs.given(label_smoothing):
         shares = targets.uniform(~jnp.isneginf(x), x)
-        even = numerics.spread_cross_entropy(x, shares if c is None else c * shares)
+        even = over_classes.spread_cross_entropy(x, shares if c is None else c * shares)
         values = numerics.blend(smoothing, values, even)
     if inputs.given(z_loss):
         penalty = penalty if counts is None else counts * penalty
-        values = values + penalty * numerics.logsumexp(x) ** 2
+        values = values + penalty * over_classes.logsumexp(x) ** 2
     return values

@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
-from jaxloss.core import inputs, numerics
+from jaxloss.core import inputs, kernels, numerics
 from jaxloss.core.reductions import MeanReduction, R, Reduction, defer, reduce
 from jaxloss.core.statistics import Mean
 
@@ -248,7 +248,7 @@ def huber_loss(
     """
     predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
     delta = inputs.option("delta", delta, predictions, must_be="positive")
-    values = numerics.huber(predictions, targets, delta)
+    values = kernels.huber(predictions, targets, delta)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -294,7 +294,7 @@ def smooth_l1_loss(
     """
     predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
     beta = inputs.option("beta", beta, predictions, must_be="0 or more")
-    values = numerics.smooth_l1(predictions, targets, beta)
+    values = kernels.smooth_l1(predictions, targets, beta)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -387,7 +387,7 @@ def quantile_loss(
         targets = inputs.repeated("targets", targets, "predictions", predictions)
     predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
     quantile = inputs.option("quantile", quantile, predictions, must_be="in [0, 1]", entries=True)
-    values = numerics.pinball(targets - predictions, quantile)
+    values = kernels.pinball(targets - predictions, quantile)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -476,7 +476,7 @@ def absolute_percentage_error(
     predictions, targets = inputs.paired(
         where, fill={"targets": 1}, predictions=predictions, targets=targets
     )
-    values = numerics.relative_error(predictions, targets)
+    values = kernels.relative_error(predictions, targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 

@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
-from jaxloss.core import inputs, numerics
+from jaxloss.core import inputs, numerics, over_classes
 from jaxloss.core.reductions import MeanReduction, R, Reduction, defer, reduce
 from jaxloss.core.statistics import Mean, kept
 
@@ -262,7 +262,7 @@ def _sums(
     if logits.shape[-1] == 1:
         p, other = numerics.sigmoid(logits), numerics.sigmoid(-logits)
     else:
-        p, other = numerics.softmax(logits), numerics.complement_of_softmax(logits)
+        p, other = over_classes.softmax(logits), over_classes.complement_of_softmax(logits)
     _, times = kept(jnp.zeros(logits.shape[:-1], logits.dtype), where, weights)
     hit, false, missed = (
         jnp.sum(times[..., None] * shares, axis=pixels)

@@ -1,0 +1,137 @@
+"""The losses of one unit whose derivatives have a closed form of their own.
+
+What `numerics` says of values, derivatives and `jnp.where` holds here: one pass over the data each
+way, and nothing stored between them.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxloss.core.numerics import (
+    closed_form,
+    finite,
+    log_mixture,
+    ratio,
+    sigmoid,
+    slope_of_sigmoid,
+    tanh,
+    xlogy,
+    xtimes,
+)
+
+
+@closed_form(lambda x, y: slope_of_sigmoid(x), lambda x, y: -jnp.ones_like(x))
+def _slope_of_logistic_loss(x: Array, y: Array) -> Array:
+    tail = jnp.exp(jnp.minimum(x, -x))
+    yes, no = jnp.where(x < -x, tail, 1), jnp.where(x < -x, 1, tail)
+    return ((1 - y) * yes - y * no) / (1 + tail)
+
+
+@closed_form(_slope_of_logistic_loss, lambda x, y: -x)
+def logistic_loss(x: Array, y: Array) -> Array:
+    """y · log(1 + exp -x) + (1 - y) · log(1 + exp x), for y in [0, 1]."""
+    most = jnp.finfo(x.dtype).max  # what ∞ is while it is multiplied by 0, before it is ∞ again
+    size, above = jnp.minimum(jnp.abs(x) / 2, most), jnp.minimum(jnp.maximum(x, 0) / 2, most)
+    wrong = y * (size - above) - (y - 1) * above
+    return jnp.log1p(jnp.exp(-jnp.abs(x))) + wrong * (2 + jnp.maximum(size - most / 2, 0))
+
+
+@closed_form(lambda x, y: (1 - 2 * y) * slope_of_sigmoid(x), lambda x, y: -tanh(x / 2))
+def miss(x: Array, y: Array) -> Array:
+    """Probability that labels drawn from sigmoid(x) and from y differ."""
+    return (1 - y) * sigmoid(x) + y * sigmoid(-x)
+
+
+def _focal_in_miss(miss: Array, loss: Array, gamma: Array) -> Array:
+    most = jnp.finfo(loss.dtype).max / (1 + gamma)
+    return gamma * focal(miss, jnp.minimum(ratio(finite(loss), miss), most), gamma)
+
+
+def _focal_in_loss(miss: Array, loss: Array, gamma: Array) -> Array:
+    return focal(miss, jnp.ones_like(loss), gamma)
+
+
+def _focal_in_gamma(miss: Array, loss: Array, gamma: Array) -> Array:
+    return focal(miss, xlogy(finite(loss), miss), gamma)
+
+
+@closed_form(_focal_in_miss, _focal_in_loss, _focal_in_gamma)
+def focal(miss: Array, loss: Array, gamma: Array) -> Array:
+    """miss ** gamma · loss, where both are 0 together, and the miss stands still at loss = ∞."""
+    return jnp.power(miss, gamma) * loss
+
+
+@closed_form(lambda x, q: (q - 0.5) + jnp.sign(x) / 2, lambda x, q: x)
+def pinball(x: Array, q: Array) -> Array:
+    """max(q·x, (q - 1)·x), with the middle of its slopes at 0."""
+    return jnp.maximum(q * x, (q - 1) * x)
+
+
+@closed_form(
+    lambda x, y: jnp.sign(x - y) / jnp.abs(y),
+    lambda x, y: -jnp.sign(x - y) * jnp.sign(y) * (x / y) / y,
+)
+def relative_error(x: Array, y: Array) -> Array:
+    """|x - y| / |y|."""
+    return jnp.abs(x - y) / jnp.abs(y)
+
+
+@closed_form(
+    lambda x, y, delta: jnp.clip(x - y, -delta, delta),
+    lambda x, y, delta: jnp.clip(y - x, -delta, delta),
+    lambda x, y, delta: jnp.maximum(jnp.abs(x - y) - delta, 0),
+)
+def huber(x: Array, y: Array, delta: Array) -> Array:
+    """c·(|x - y| - c/2) with c = min(|x - y|, delta), in halves to share no constant."""
+    error = jnp.abs(y - x)
+    half = jnp.minimum(error / 2, delta / 2)
+    return 2 * half * (error - half)
+
+
+@closed_form(
+    lambda x, y, beta: ratio(x - y, jnp.maximum(jnp.abs(x - y), beta)),
+    lambda x, y, beta: ratio(y - x, jnp.maximum(jnp.abs(x - y), beta)),
+    lambda x, y, beta: -(ratio(x - y, jnp.maximum(jnp.abs(x - y), beta)) ** 2) / 2,
+)
+def smooth_l1(x: Array, y: Array, beta: Array) -> Array:
+    """r·(|x - y| - r·beta/2) with r = min(|x - y| / beta, 1)."""
+    error = jnp.abs(y - x)
+    share = ratio(error, jnp.maximum(error, beta))
+    return share * (error - share * beta / 2)
+
+
+@closed_form(
+    lambda mean, variance, target: ratio(mean - target, variance),
+    lambda mean, variance, target: (
+        ratio(1 - (mean - target) * ratio(mean - target, variance), variance) / 2
+    ),
+    lambda mean, variance, target: ratio(target - mean, variance),
+)
+def gaussian_nll(mean: Array, variance: Array, target: Array) -> Array:
+    """(log variance + (mean - target)² / variance) / 2, where no square overflows."""
+    error = mean - target
+    return jnp.log(variance) / 2 + (error / 2) * (error / variance)
+
+
+def _apart(x: Array, y: Array) -> Array:
+    return jnp.where(x == y, 0, x - y)
+
+
+def _above_mixture(x: Array, y: Array, share: Array) -> Array:
+    """exp x · (x - log of (1 - share) · exp x + share · exp y)."""
+    return -xtimes(jnp.exp(x), log_mixture(_apart(y, x), share))
+
+
+@closed_form(
+    lambda x, y, beta: (1 - beta) * _above_mixture(x, y, beta),
+    lambda x, y, beta: beta * _above_mixture(y, x, 1 - beta),
+    lambda x, y, beta: (
+        (_above_mixture(y, x, 1 - beta) - _above_mixture(x, y, beta)) + (jnp.exp(x) - jnp.exp(y))
+    ),
+)
+def divergence_from_mixture(x: Array, y: Array, beta: Array) -> Array:
+    """β·q·log(q/m) + (1 - β)·p·log(p/m), p = exp x, q = exp y, m = β·q + (1 - β)·p."""
+    of_p = (1 - beta) * _above_mixture(x, y, beta)
+    return of_p + beta * _above_mixture(y, x, 1 - beta)

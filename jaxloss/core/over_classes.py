@@ -1,0 +1,181 @@
+"""Softmax and what follows from it, over the class axis, which is the last.
+
+A logit of -inf is an absent class: its probability is 0 and it takes part in nothing; a row
+without classes is NaN.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxloss.core.numerics import closed_form, finite, softplus, tanh, xtimes
+
+
+def soft_cap(logits: Array, cap: Array) -> Array:
+    """cap · tanh(logits / cap), and an absent class stays absent."""
+    absent = jnp.isneginf(logits)
+    return jnp.where(absent, logits, cap * tanh(jnp.where(absent, 0, logits) / cap))
+
+
+@closed_form(lambda logits: jnp.where(jnp.isneginf(_top(logits))[..., None], 0, softmax(logits)))
+def logsumexp(logits: Array) -> Array:
+    """log Σ exp: -inf, with derivatives 0, where every class is absent."""
+    top, total = _top(logits), jnp.sum(_shares(logits), axis=-1)
+    return jnp.where(jnp.isneginf(top), -jnp.inf, top + jnp.log(total))
+
+
+@jax.custom_jvp
+def softmax(logits: Array) -> Array:
+    """p = exp(logits) / Σ exp: 0 for an absent class, NaN if all are."""
+    shares = _shares(logits)
+    return shares / jnp.sum(shares, axis=-1, keepdims=True)
+
+
+@softmax.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (logits,), (t,) = primals, tangents
+    p, top = softmax(logits), hit(logits, largest(logits))
+    away = _from(top, t)
+    change = jnp.where(top, 0, p * (away - jnp.sum(p * away, axis=-1, keepdims=True)))
+    return p, jnp.where(top, -jnp.sum(change, axis=-1, keepdims=True), change)
+
+
+@jax.custom_jvp
+def complement_of_softmax(logits: Array) -> Array:
+    """1 - softmax(logits), exact where one class takes nearly everything."""
+    top, total = largest(logits), jnp.sum(_shares(logits), axis=-1, keepdims=True)
+    of_top = _rest(logits, top)[..., None] / total
+    return jnp.where(hit(logits, top), of_top, 1 - _shares(logits) / total)
+
+
+@complement_of_softmax.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return complement_of_softmax(*primals), -jax.jvp(softmax, primals, tangents)[1]
+
+
+@jax.custom_jvp
+def log_softmax(logits: Array) -> Array:
+    """log p, exact where one class takes nearly everything (log p near 0)."""
+    top = largest(logits)
+    still = hit(logits, top) | jnp.isposinf(logits)
+    away = jnp.where(still, 0, logits - _top(logits)[..., None])
+    return away - jnp.log1p(_rest(logits, top))[..., None]
+
+
+@log_softmax.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (logits,), (t,) = primals, tangents
+    away = _from(hit(logits, largest(logits)), t)
+    return log_softmax(logits), away - jnp.sum(softmax(logits) * away, axis=-1, keepdims=True)
+
+
+@closed_form(lambda logits, labels: _slope_at(logits, labels), None)
+def cross_entropy_at(logits: Array, labels: Array) -> Array:
+    """-log softmax(logits) at the label, as softplus(log Σ over the others - the label's logit).
+
+    It is a sum of what is not negative: a shift of the logits changes nothing, and a confident
+    row keeps its digits in value and gradient.
+    """
+    own = at(logits, labels)
+    behind = jnp.where(jnp.isposinf(own), 0, _top(logits) - own)
+    return softplus(jnp.log(_rest(logits, labels)) + behind)
+
+
+def _slope_at(logits: Array, labels: Array) -> Array:
+    total = jnp.sum(_shares(logits), axis=-1)
+    own = -_rest(logits, labels) / total
+    return jnp.where(hit(logits, labels), own[..., None], _p(logits, total))
+
+
+@closed_form(
+    lambda logits, targets: _slope_of_cross_entropy(logits, targets),
+    lambda logits, targets: _slope_in_targets(logits, targets),
+)
+def cross_entropy(logits: Array, targets: Array) -> Array:
+    """-Σ targets · log softmax(logits), of which `cross_entropy_at` is one term.
+
+    The targets need not sum to one; an absent class with target 0 costs 0.
+    """
+    return -jnp.sum(xtimes(targets, log_softmax(logits)), axis=-1)
+
+
+def _slope_of_cross_entropy(logits: Array, targets: Array) -> Array:
+    top, total = largest(logits), jnp.sum(_shares(logits), axis=-1)
+    mass = jnp.sum(targets, axis=-1, keepdims=True)
+    of_top = (mass - targets) - mass * (_rest(logits, top) / total)[..., None]
+    return jnp.where(hit(logits, top), of_top, mass * _p(logits, total) - targets)
+
+
+@closed_form(
+    lambda logits, targets: _slope_of_spread(logits, targets),
+    lambda logits, targets: _slope_in_targets(logits, targets),
+)
+def spread_cross_entropy(logits: Array, targets: Array) -> Array:
+    """`cross_entropy`, cheaper, for targets that leave no class nearly everything."""
+    top, total = _top(logits), jnp.sum(_shares(logits), axis=-1)
+    behind = jnp.where(jnp.isposinf(logits), 0, top[..., None] - logits)
+    return jnp.sum(xtimes(targets, behind), axis=-1) + jnp.sum(targets, axis=-1) * jnp.log(total)
+
+
+def _slope_in_targets(logits: Array, targets: Array) -> Array:
+    absent = jnp.isneginf(logits) & (targets == 0)
+    return jnp.where(absent, 0, -log_softmax(logits))
+
+
+def _slope_of_spread(logits: Array, targets: Array) -> Array:
+    total = jnp.sum(_shares(logits), axis=-1)
+    return jnp.sum(targets, axis=-1, keepdims=True) * _p(logits, total) - targets
+
+
+@closed_form(lambda array, index: hit(array, index).astype(array.dtype), None)
+def at(array: Array, index: Array) -> Array:
+    """The entry of the last axis that `index` names; its derivative needs no scatter."""
+    return jnp.take_along_axis(array, index[..., None], axis=-1)[..., 0]
+
+
+@closed_form(lambda array, index: hit(array, index).astype(array.dtype), None)
+def shared_at(array: Array, index: Array) -> Array:
+    """`at`, for an array that all units share: its leading axes have length 1."""
+    sharding = jax.typeof(index).sharding  # a gather cannot tell it, where the mesh is explicit
+    split = any(axis is not None for axis in sharding.spec)
+    return array.reshape(-1).at[index].get(out_sharding=sharding if split else None)
+
+
+def hit(array: Array, index: Array) -> Array:
+    """Whether an entry of the last axis is the one that `index` names."""
+    return jax.lax.broadcasted_iota(index.dtype, array.shape, array.ndim - 1) == index[..., None]
+
+
+def largest(logits: Array) -> Array:
+    """Index of the largest class.
+
+    A class is told by its index and never by `logits == max`: XLA may compute the logits twice,
+    rounded differently, and then nothing equals the maximum.
+    """
+    return jnp.argmax(logits, axis=-1)
+
+
+def _from(top: Array, t: Array) -> Array:
+    """t less that of the top class, and exactly 0 there: rounded, it would drown the others."""
+    return jnp.where(top, 0, t - jnp.sum(jnp.where(top, t, 0), axis=-1, keepdims=True))
+
+
+def _top(logits: Array) -> Array:
+    return jax.lax.stop_gradient(jnp.max(logits, axis=-1, initial=-jnp.inf))
+
+
+def _shares(logits: Array) -> Array:
+    return jnp.exp(finite(logits) - finite(_top(logits))[..., None])
+
+
+def _rest(logits: Array, index: Array) -> Array:
+    """Σ shares of all classes but one, told by arithmetic because a select would be stored."""
+    classes = jax.lax.broadcasted_iota(logits.dtype, logits.shape, logits.ndim - 1)
+    others = jnp.minimum(jnp.abs(classes - index[..., None].astype(logits.dtype)), 1)
+    return jnp.sum(_shares(logits) * others, axis=-1)
+
+
+def _p(logits: Array, total: Array) -> Array:
+    return jnp.exp((finite(logits) - finite(_top(logits))[..., None]) - jnp.log(total)[..., None])
