@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import optax
 import optax.contrib
+from jax import Array
 from jaxtyping import PyTree
 
 from jaxloss.cli.catalogue import Entry
@@ -21,6 +22,8 @@ from jaxloss.train.step import TrainState
 Option: TypeAlias = bool | float | str | np.ndarray | None
 #: Keywords of a loss that are not its own options.
 CONTRACT = ("where", "weights", "reduction")
+#: What optimizers call their learning rate.
+RATES = {"learning_rate", "max_learning_rate"}
 
 
 def loss_options(entry: Entry, given: Sequence[str]) -> dict[str, Option]:
@@ -64,10 +67,12 @@ def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
         if not inspect.isfunction(make) or name.startswith(("_", "scale")):
             continue
         parameters = inspect.signature(make).parameters
-        needed = [
-            p for p in parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD
-        ]
-        if "learning_rate" in parameters and {p.name for p in needed} <= {"learning_rate"}:
+        needed = {
+            p.name
+            for p in parameters.values()
+            if p.default is p.empty and p.kind is not p.VAR_KEYWORD
+        }
+        if not parameters.keys().isdisjoint(RATES) and needed <= RATES:
             found[name] = make
     return found
 
@@ -77,15 +82,17 @@ def optimizer(recipe: Recipe) -> optax.GradientTransformation:
     known = optimizers()
     if recipe.optimizer not in known:
         raise unknown("There is no optimizer", recipe.optimizer, sorted(known))
-    make, given = known[recipe.optimizer], {}
+    make = known[recipe.optimizer]
     parameters = inspect.signature(make).parameters
+    (rate,) = parameters.keys() & RATES
+    given: dict[str, float | Array] = {rate: recipe.learning_rate}
     if "key" in parameters:
         given["key"] = jax.random.key(recipe.seed)
     if recipe.weight_decay is not None:
         given["weight_decay"] = recipe.weight_decay
     if not given.keys() <= parameters.keys():
         raise Mistake(f"{recipe.optimizer} has no weight decay: leave --weight-decay out.")
-    return make(learning_rate=recipe.learning_rate, **given)
+    return make(**given)
 
 
 def trained(name: str, state: TrainState) -> PyTree:
