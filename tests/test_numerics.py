@@ -163,6 +163,18 @@ NUMBERS = [
         edges={(INF,): (1, (0,), 0), (-INF,): (0, (0,), 0), (0.0,): (0.5, (0.25,), 0)},
     ),
     Row(
+        function=numerics.slope_of_sigmoid,
+        truth=lambda x: 1 / ((1 + mp.exp(-x)) * (1 + mp.exp(x))),
+        points=grid(REAL[1:]),
+        edges={(INF,): (0, (0,), 0), (-INF,): (0, (0,), 0), (0.0,): (0.25, (0,), -0.125)},
+    ),
+    Row(
+        function=numerics.tanh,
+        truth=mp.tanh,
+        points=grid(REAL[2:-2]),
+        edges={(INF,): (1, (0,), 0), (-INF,): (-1, (0,), 0), (0.0,): (0, (1,), 0)},
+    ),
+    Row(
         function=numerics.softplus,
         truth=lambda x: mp.log1p(mp.exp(x)),
         points=grid(REAL[1:]),
@@ -598,6 +610,8 @@ def test_mixtures_are_between_their_ends(x, share):
 
 def test_every_public_function_is_here():
     text = Path(__file__).read_text()
-    for name, function in vars(numerics).items():
-        if callable(function) and getattr(function, "__module__", "") == numerics.__name__:
-            assert name.startswith("_") or f"numerics.{name}" in text, f"{name} is not tested"
+    for module in (numerics, kernels, over_classes):
+        for name, function in vars(module).items():
+            if callable(function) and getattr(function, "__module__", "") == module.__name__:
+                tested = f"{module.__name__.split('.')[-1]}.{name}" in text
+                assert tested or name.startswith("_"), f"{name} is not tested"
