@@ -46,15 +46,11 @@ def table() -> Table:
 def train(experiment: Experiment, recipe: Recipe, show: Show) -> Fitted:
     """Steps until the loss has no new best for `patience` steps, or the steps run out."""
     recipe.size(LINE.batch_size)
-    optimizer = options.optimizer(recipe)
-    step = make_train_step(
-        experiment.loss, optimizer, microbatches=recipe.microbatches, donate=False
-    )
-    state, batch = (
-        step.init(_start(experiment.model.columns)),
-        experiment.batch(experiment.split["train"]),
-    )
-    gradient = jax.jit(value_and_grad(experiment.loss))
+    loss_fn, parts = experiment.loss, recipe.microbatches
+    step = make_train_step(loss_fn, options.optimizer(recipe), microbatches=parts, donate=False)
+    state = step.init(_start(experiment.model.columns))
+    batch = experiment.batch(experiment.split["train"])
+    gradient = jax.jit(value_and_grad(loss_fn))
     history, watch, best = History(), EarlyStop(patience=recipe.patience), state
     for row in range(recipe.epochs):
         if row < FIRST:

@@ -49,7 +49,7 @@ def _margin(x: Array, columns: int) -> Array:
 ERROR = Panel("error: prediction − target", -3, 3, 0.0, (), _error)
 PREDICTION = Panel("prediction (target 1)", 0.02, 4, 1.0, (), _prediction)
 LOG_RATE = Panel("logarithm of the predicted rate (count 3)", -2, 3, 3.0, (), _log_rate)
-MARGIN = Panel("margin: logit of the label, the other's 0", -5, 5, 1, ("other", "label"), _margin)
+MARGIN = Panel("margin: logit of the label, the other's 0", -4, 4, 1, ("other", "label"), _margin)
 PANELS = {
     "number": ERROR,
     "positive number": PREDICTION,
