@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import load
+from cases import Case, load
 
 CASES = load()
 
@@ -116,18 +116,18 @@ STEPS = tuple(10.0**-k for k in range(-3, 10))
 class Slope:
     """∂ truth / ∂ one element: of every unit at once, or where units see each other of one."""
 
-    case: object
+    case: Case
     arrays: tuple
     place: tuple  # (argument, index in it)
     dtype: type
 
-    def rise(self, arrays, h):
+    def rise(self, arrays, h) -> np.ndarray:
         argument, index = self.place
         shifted = [np.array(a, np.longdouble) if is_float(a) else a for a in arrays]
         shifted[argument][index] += h
         value = exactly(self.case, shifted, self.dtype)
         rows = self.case.kind == "plain"
-        return value.reshape(len(value), -1).sum(1) if rows else np.sum(value)
+        return value.reshape(len(value), -1).sum(1) if rows else np.asarray(np.sum(value))
 
     def at(self, arrays, h):
         return (

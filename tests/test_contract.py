@@ -144,7 +144,7 @@ def test_extremes_of_the_dtype(case, rng):
     values, grads = run(case, None, arrays)
     want = exactly(case, arrays)
     scale = exactly(case, arrays, of="scale") if case.scale else np.abs(want)
-    infinite = sum(np.isinf(a.reshape(len(a), -1)).sum(1) for a in arrays)
+    infinite = np.sum([np.isinf(a.reshape(len(a), -1)).sum(1) for a in arrays], axis=0)
     infinite = infinite.reshape(len(want), *[1] * (want.ndim - 1))
     known = np.isfinite(want) & (scale <= largest) & (infinite <= 1)
     assert known.mean() > 0.2, "the row's domain leaves nothing to check"
@@ -180,7 +180,7 @@ def sample(bad, *arrays):
 @np.errstate(all="ignore")
 def test_extreme_batches_are_finite_where_the_truth_is(case, rng):
     largest, checked = np.finfo(np.float32).max, 0
-    bounds = (np.inf, largest**0.25)  # statistics of all extremes together mostly overflow
+    bounds = (np.inf, float(largest) ** 0.25)  # statistics of all extremes together mostly overflow
     halves = [harness.generated_extremes(case, rng, np.float32, 3 * 20, up_to=b) for b in bounds]
     every = [np.concatenate(pair) for pair in zip(*halves, strict=True)]
     for batch in range(40):
@@ -396,7 +396,7 @@ def test_statistics_have_one_shape(case, rng):
     assert (shapes[0] == shapes[1]) == (case.kind != "coupled")
     assert isinstance(four, jaxloss.Statistic)
     with pytest.raises(TypeError, match=r"merge.*dict"):
-        four + eight
+        _ = four + eight
 
 
 # ---- data faults
@@ -409,8 +409,8 @@ def test_nan_stays_in_its_unit(case, rng):
         bad = poisoned(arrays, np.arange(UNITS) != 2, 0.5)[argument]
         bad[2] = np.nan
         values, _ = run(case, None, (*arrays[:argument], bad, *arrays[argument + 1 :]))
-        units = np.isnan(values).reshape(UNITS, -1).any(1)
-        assert units[2] and (case.kind == "coupled" or units.sum() == 1)
+        units = np.any(np.isnan(values).reshape(UNITS, -1), axis=1)
+        assert np.asarray(units)[2] and (case.kind == "coupled" or units.sum() == 1)
 
 
 @law()
