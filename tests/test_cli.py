@@ -333,6 +333,21 @@ def _read(terminal):
         return b""
 
 
+def test_control_c_before_the_training_ends_at_once(tmp_path):
+    code = (
+        "import os, signal, sys; from jaxloss.cli import main\n"
+        "class Interrupts:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'sklearn': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupts())\n"
+        "main.run(['fit', '--out', 'run'])"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert not (tmp_path / "run").exists()
+
+
 # --- the line
 
 

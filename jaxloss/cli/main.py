@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from jaxloss.cli.mistakes import Mistake
 
+#: The exit code after Ctrl-C.
+INTERRUPTED = 130
 _EXTRA = ("typer", "rich", "pandas", "sklearn", "flax", "grain", "matplotlib")
 
 
@@ -14,8 +18,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line on `arguments`, which are those of the process unless given.
 
     Raises:
-        SystemExit: Always, with code 0, or 2 after a mistake of the user.
+        SystemExit: Always, with code 0, or 2 after a mistake of the user, or 130 after Ctrl-C.
     """
+    before = signal.signal(signal.SIGINT, _leave)
     try:
         from jaxloss.cli.commands import app
 
@@ -27,6 +32,19 @@ def run(arguments: Sequence[str] | None = None) -> None:
         if package not in _EXTRA:
             raise
         _fail(f"{package} is not installed: say pip install 'jaxloss[demo]'.")
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _leave(*_: object) -> None:
+    """Ends the process, where there is nothing to save.
+
+    An exception instead could fall into the import of an extension module, which Python would
+    crash on at its end, or into a callback that swallows it.
+    """
+    if sys.stdout.isatty():
+        os.write(sys.stdout.fileno(), b"\033[?25h\n")  # the cursor that a progress bar hid
+    os._exit(INTERRUPTED)
 
 
 def _fail(sentence: str) -> None:

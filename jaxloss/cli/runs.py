@@ -17,12 +17,10 @@ from jaxloss.cli import catalogue, compare, data, fit, folder, line, options, pi
 from jaxloss.cli.data import Table
 from jaxloss.cli.experiment import prepare
 from jaxloss.cli.fit import Fitted
+from jaxloss.cli.main import INTERRUPTED
 from jaxloss.cli.mistakes import Mistake
 from jaxloss.cli.options import Option
 from jaxloss.cli.recipes import Recipe
-
-#: The exit code after Ctrl-C.
-INTERRUPTED = 130
 
 
 def run_fit(
@@ -73,7 +71,8 @@ def run_compare(
     path = folder.create(out, f"compare-{table.name}")
     said = {"losses": losses, "seeds": seeds.tolist(), "outliers": outliers}
     _save_config(path, table, recipe, said)
-    found = compare.compare(table, entries, seeds, recipe, outliers=outliers)
+    with console.status(f"Training {len(entries)} losses with {len(seeds)} seeds each"):
+        found = compare.compare(table, entries, seeds, recipe, outliers=outliers)
     for name, rows in (("compare", compare.last(found)), ("curves", found)):
         folder.save(path / f"{name}.csv", functools.partial(rows.to_csv, index=False))
     title = f"{table.target} ({table.name}), {len(seeds)} seeds, {outliers:.0%} outliers"
