@@ -13,7 +13,9 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def printed_by(block):
-    with contextlib.redirect_stdout(io.StringIO()) as output, jax.numpy_dtype_promotion("standard"):
+    """What it prints as a user runs it, who has not asked for strict promotion."""
+    usual = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
+    with contextlib.redirect_stdout(io.StringIO()) as output, usual[0], usual[1]:
         exec(block, {"jax": jax, **START})
     return output.getvalue().splitlines()
 
