@@ -499,13 +499,13 @@ def test_cross_entropy_at(label, dtype):
 def test_cross_entropy(function, dtype):
     for row, p, q, (value, slopes, curves) in classes_of(function, dtype, TARGETS):
         t, logs = [mp.mpf(z) for z in TARGETS[: len(row)]], list(map(log, p, q))
-        mass = mp.fsum(t)
+        mass, size = mp.fsum(t), sum(TARGETS[: len(row)])
         cost = -mp.fsum(u * v for u, v in zip(t, logs, strict=True) if u)
         agree(value, [cost], dtype, floor=function is over_classes.spread_cross_entropy)
-        agree(slopes[0], [mass * a - u for a, u in zip(p, t, strict=True)], dtype, floor=mass)
+        agree(slopes[0], [mass * a - u for a, u in zip(p, t, strict=True)], dtype, floor=size)
         in_targets = [-v if u or mp.isfinite(v) else 0 for u, v in zip(t, logs, strict=True)]
         agree(slopes[1], in_targets, dtype)
-        agree(curves[0][0], [mass * move for move in moves(p, q)], dtype, floor=mass)
+        agree(curves[0][0], [mass * move for move in moves(p, q)], dtype, floor=size)
 
 
 @DTYPES
