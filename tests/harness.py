@@ -26,15 +26,15 @@ def tolerance(name):
     return TOLERANCES[name][0]
 
 
-def law(*kinds, losses=False):
-    """A test of every case, of the cases of some kinds, or (`losses`) of one case per loss."""
+def law(*kinds, losses=False, only=lambda case: True):
+    """A test of every case, of some kinds of cases, or (`losses`) of one case per loss."""
 
     def decorate(test):
         chosen, seen = [], set()
         for case in CASES:
             exempt = (case.loss.__name__, test.__name__) in EXEMPTIONS
             again = losses and case.loss in seen
-            if not (exempt or again) and (not kinds or case.kind in kinds):
+            if not (exempt or again) and (not kinds or case.kind in kinds) and only(case):
                 # one process runs all laws of a case and shares what it compiled
                 group = pytest.mark.xdist_group(str(case))
                 chosen.append(pytest.param(case, id=str(case), marks=[group]))
@@ -42,6 +42,18 @@ def law(*kinds, losses=False):
         return pytest.mark.parametrize("case", chosen)(test)
 
     return decorate
+
+
+def has_parts(case):
+    return bool(case.parts)
+
+
+def has_corners(case):
+    return bool(case.corners)
+
+
+def has_class_indices(case):
+    return not is_float(case.inputs(np.random.default_rng(0), (2,))[1])
 
 
 def is_float(array):

@@ -55,11 +55,10 @@ def imports_of(tree):
             yield node.module or ""
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
+# the root imports everything, and nothing imports the root
+@pytest.mark.parametrize("path", [p for p in MODULES if p.parent != ROOT], ids=name_of)
 def test_imports_point_down(path):
     folder = path.relative_to(ROOT).parts[0]
-    if folder not in FOLDERS:  # the root imports everything, and nothing imports the root
-        return
     allowed = NARROW.get(folder, set(FOLDERS[: FOLDERS.index(folder)])) | {folder}
     for name in imports_of(ast.parse(path.read_text())):
         first, *rest = name.split(".")

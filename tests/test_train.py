@@ -274,7 +274,10 @@ def test_the_first_pass_over_a_mean_with_weights_of_data_is_dead_code(rng):
     program = jax.jit(by_hand).lower(params, batch).compile()
     assert products(program) > 0
     assert products(compiled(wide_loss, 8, params, batch)) == products(program)
-    root = lambda params, batch: Deferred(wide_loss(params, batch), root_of)  # noqa: E731
+
+    def root(params, batch):
+        return Deferred(wide_loss(params, batch), root_of)
+
     assert products(compiled(root, 8, params, batch)) > products(program)
     close(program(params, batch), compiled(wide_loss, 8, params, batch)(params, batch)[1])
 
