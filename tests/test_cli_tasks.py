@@ -12,6 +12,7 @@ from matplotlib.image import imread
 from jaxloss.cli import catalogue, compare, data, fit, main, options, plot, tasks
 from jaxloss.cli.experiment import order, prepare
 from jaxloss.cli.recipes import Recipe
+from jaxloss.cli.table import Table, scale_of_inputs
 
 jaxloss, mistake = commands.jaxloss, commands.mistake
 
@@ -20,7 +21,7 @@ jaxloss, mistake = commands.jaxloss, commands.mistake
 
 
 INPUTS = np.random.default_rng(0).normal(size=(40, 2))
-NUMBERS = data.Table(
+NUMBERS = Table(
     name="numbers",
     columns=("x", "y"),
     kinds=("number", "number"),
@@ -167,7 +168,7 @@ def test_a_category_that_training_never_saw_is_no_category():
     )
     test = table.split(0)["test"]
     table.inputs[test[0], 0] = 1
-    scaled = data.scale_of_inputs(table, table.split(0)["train"])(table.inputs)
+    scaled = scale_of_inputs(table, table.split(0)["train"])(table.inputs)
     assert (scaled == 0).all()
 
 

@@ -490,7 +490,9 @@ def test_every_mode_of_differentiation(case, rng):
     """jvp, vjp, jacfwd, jacrev and both Hessians against differences; vmap; a batch of one."""
     with jax.enable_x64(True):
         arrays = arrays_of(case, rng, (3,), np.float64)
-        x, v, h = arrays[0], rng.normal(size=arrays[0].shape) * np.abs(arrays[0]), 1e-6
+        x, h = arrays[0], 1e-6
+        move = h * np.minimum(np.abs(x), 1) * rng.normal(size=x.shape)
+        v = ((x + move) - (x - move)) / (2 * h)  # as rounded
 
         def f(x):
             return options_of(case)(x, *arrays[1:])
@@ -502,13 +504,13 @@ def test_every_mode_of_differentiation(case, rng):
             curves = [jnp.tensordot(d(jax.grad(f))(x), v, x.ndim) for d in (jax.jacfwd, jax.jacrev)]
             return f(x), slope, along, curves
 
-        up, down, (value, slope, along, curves) = modes(x + h * v), modes(x - h * v), modes(x)
+        up, down, (value, slope, along, curves) = modes(x + move), modes(x - move), modes(x)
         size = np.max(np.abs(value)) + np.max(np.abs(slope * x))
-        floor = 1e-9 * size  # what rounding leaves of a difference over 2e-6
-        for got in along:
-            close(got, (up[0] - down[0]) / (2 * h), "differences", floor)
+        bend = np.max(np.abs(slope)) + np.max(np.abs(curves[0] * x))
+        for got in along:  # floors: what rounding leaves of a difference over 2e-6
+            close(got, (up[0] - down[0]) / (2 * h), "differences", floor=1e-9 * size)
         for got in curves:
-            close(got, (up[1] - down[1]) / (2 * h), "differences", floor / np.min(np.abs(x)))
+            close(got, (up[1] - down[1]) / (2 * h), "differences", floor=1e-9 * bend)
         one = tuple(a[:1] for a in arrays)
         batch = jax.jit(jax.vmap(options_of(case)))(*(np.stack([a, a]) for a in one))
         np.testing.assert_allclose(batch, [options_of(case)(*one)] * 2, rtol=1e-12)

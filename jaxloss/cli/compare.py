@@ -15,9 +15,9 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxloss.cli import options, pictures, tasks
 from jaxloss.cli.catalogue import Entry
-from jaxloss.cli.data import Table
 from jaxloss.cli.experiment import Experiment, order, prepare
 from jaxloss.cli.recipes import Recipe
+from jaxloss.cli.table import Table
 from jaxloss.train.step import TrainState, make_train_step
 
 #: What multiplies the target of an outlier: a slipped decimal point.

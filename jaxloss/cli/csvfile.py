@@ -7,8 +7,8 @@ import os
 import numpy as np
 import pandas as pd
 
-from jaxloss.cli.data import Kind, Table
 from jaxloss.cli.mistakes import Mistake, unknown
+from jaxloss.cli.table import Kind, Table
 
 #: A target of whole numbers with at most so many values, each of several rows, is one of classes.
 MOST_CLASSES = 10

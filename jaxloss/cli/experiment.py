@@ -11,11 +11,11 @@ import numpy as np
 from jax import Array
 from jaxtyping import PyTree
 
-from jaxloss.cli import data, tasks
+from jaxloss.cli import tasks
 from jaxloss.cli.catalogue import Entry
-from jaxloss.cli.data import Scale, Split, Table
 from jaxloss.cli.model import MLP
 from jaxloss.cli.options import Option
+from jaxloss.cli.table import Scale, Split, Table, scale_of_inputs
 from jaxloss.cli.tasks import Objective, Values
 from jaxloss.core.statistics import Statistic
 from jaxloss.train.evaluate import pad_batch
@@ -64,7 +64,7 @@ def prepare(
 ) -> Experiment:
     """Scales, the objective and the model; only training rows decide any of it."""
     objective = tasks.objective(entry, options, table, split["train"])
-    scale = data.scale_of_inputs(table, split["train"])
+    scale = scale_of_inputs(table, split["train"])
     model = MLP(hidden, objective.columns, objective.offset)
     return Experiment(table, split, scale, scale(table.inputs), objective, model)
 

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jaxloss.cli import options
-from jaxloss.cli.data import Table
 from jaxloss.cli.experiment import Experiment
 from jaxloss.cli.fit import Fitted
 from jaxloss.cli.mistakes import Mistake
 from jaxloss.cli.recipes import LINE, Recipe
+from jaxloss.cli.table import Table
 from jaxloss.train.gradient import value_and_grad
 from jaxloss.train.history import History
 from jaxloss.train.step import make_train_step

@@ -7,10 +7,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from jaxloss.cli.mistakes import Mistake
+from jaxloss.cli.mistakes import INTERRUPTED, Mistake
 
-#: The exit code after Ctrl-C.
-INTERRUPTED = 130
 _EXTRA = ("typer", "rich", "pandas", "sklearn", "flax", "grain", "matplotlib")
 
 

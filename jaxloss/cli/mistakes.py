@@ -1,9 +1,12 @@
-"""What a user did wrong, as one sentence."""
+"""What a user did wrong, as one sentence, and how a command ends without a result."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
+
+#: The exit code after Ctrl-C.
+INTERRUPTED = 130
 
 
 class Mistake(Exception):

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from jaxloss.cli import pictures, tasks
 from jaxloss.cli.catalogue import Entry
-from jaxloss.cli.data import Table
 from jaxloss.cli.mistakes import Mistake
+from jaxloss.cli.table import Table
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,13 +14,12 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from jaxloss.cli import catalogue, compare, data, fit, folder, line, options, pictures, tasks
-from jaxloss.cli.data import Table
 from jaxloss.cli.experiment import prepare
 from jaxloss.cli.fit import Fitted
-from jaxloss.cli.main import INTERRUPTED
-from jaxloss.cli.mistakes import Mistake
+from jaxloss.cli.mistakes import INTERRUPTED, Mistake
 from jaxloss.cli.options import Option
 from jaxloss.cli.recipes import Recipe
+from jaxloss.cli.table import Table
 
 
 def run_fit(

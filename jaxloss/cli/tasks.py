@@ -15,9 +15,9 @@ from jax import Array
 
 import jaxloss
 from jaxloss.cli.catalogue import Entry, entries
-from jaxloss.cli.data import Table
 from jaxloss.cli.mistakes import Mistake
 from jaxloss.cli.options import Option
+from jaxloss.cli.table import Table
 from jaxloss.core.statistics import Statistic
 
 Values: TypeAlias = Array | np.ndarray
