@@ -53,7 +53,9 @@ def has_corners(case):
 
 
 def has_class_indices(case):
-    return not is_float(case.inputs(np.random.default_rng(0), (2,))[1])
+    """Whether a label out of range is an error: the classes are the last axis of an argument."""
+    arrays = case.inputs(np.random.default_rng(0), (2,))
+    return case.kind == "plain" and any(a.dtype.kind in "iu" for a in arrays)
 
 
 def is_float(array):
@@ -65,8 +67,11 @@ def floats_of(arrays):
 
 
 def typed(arrays, dtype):
-    """Float arrays in `dtype`, integer arrays in int32."""
-    return tuple(np.asarray(a, dtype if is_float(a) else np.int32) for a in arrays)
+    """Float arrays in `dtype`, integer arrays in int32, masks as they are."""
+    other = {np.dtype(bool): bool}
+    return tuple(
+        np.asarray(a, dtype if is_float(a) else other.get(a.dtype, np.int32)) for a in arrays
+    )
 
 
 def arrays_of(case, rng, units=(6,), dtype: type = np.float32):
@@ -97,8 +102,7 @@ def compiled(case, reduction):
 
     def call(arrays, where, weights):
         def f(*arrays):
-            options = {**case.options, "where": where, "weights": weights}
-            values = case.loss(*arrays, **options, reduction=reduction)
+            values = case.call(*arrays, where=where, weights=weights, reduction=reduction)
             return jnp.sum(values), values
 
         (_, values), grads = jax.value_and_grad(f, floats_of(arrays), has_aux=True)(*arrays)
@@ -138,7 +142,7 @@ class Slope:
         shifted = [np.array(a, np.longdouble) if is_float(a) else a for a in arrays]
         shifted[argument][index] += h
         value = exactly(self.case, shifted, self.dtype)
-        rows = self.case.kind == "plain"
+        rows = self.case.kind == "plain" and argument not in self.case.shared
         return value.reshape(len(value), -1).sum(1) if rows else np.asarray(np.sum(value))
 
     def at(self, arrays, h):
@@ -171,9 +175,9 @@ def places_of(case, arrays):
     """Where a derivative is taken: each element of a unit, or of the batch if units are coupled."""
     for argument in floats_of(arrays):
         shape = arrays[argument].shape
-        inner = np.ndindex(shape[1:]) if case.kind == "plain" else np.ndindex(shape)
-        for index in inner:
-            yield argument, ((slice(None), *index) if case.kind == "plain" else index)
+        at_once = case.kind == "plain" and argument not in case.shared
+        for index in np.ndindex(shape[1:] if at_once else shape):
+            yield argument, ((slice(None), *index) if at_once else index)
 
 
 @np.errstate(all="ignore")
@@ -232,7 +236,7 @@ def generated_extremes(case, rng, dtype, points=600, up_to=np.inf):
     arrays = list(case.inputs(rng, (points,)))
     info = np.finfo(dtype)
     for i, domain in enumerate(case.domains):
-        if domain != "none":
+        if domain != "none" and i not in case.shared:
             values = extremes_of(domain, info)
             values = values[np.abs(values) <= up_to]
             chosen = rng.choice(values, arrays[i].shape)
@@ -240,7 +244,11 @@ def generated_extremes(case, rng, dtype, points=600, up_to=np.inf):
             same = np.broadcast_to(chosen.reshape(points, -1)[:, :1], (points, chosen[0].size))
             chosen = np.where(calm[:, None], same, chosen.reshape(points, -1))
             arrays[i] = chosen.reshape(arrays[i].shape)
-    scalars = [i for i in floats_of(arrays) if arrays[i].ndim == 1 and case.domains[i] != "none"]
+    scalars = [
+        i
+        for i in floats_of(arrays)
+        if arrays[i].ndim == 1 and case.domains[i] != "none" and i not in case.shared
+    ]
     grid = list(itertools.product(*(extremes_of(case.domains[i], info) for i in scalars)))
     if scalars and len(grid) <= points:  # all combinations fit: take them all
         for i, column in zip(scalars, np.array(grid).T, strict=True):

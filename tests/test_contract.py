@@ -1,5 +1,6 @@
 """The laws that every loss obeys. `cases/` lists the losses; nothing here names one."""
 
+import dataclasses
 import functools
 import inspect
 import re
@@ -36,7 +37,7 @@ KEYWORDS = ("where", "weights", "reduction")
 
 
 def options_of(case, **keywords):
-    return functools.partial(case.loss, **case.options, **keywords)
+    return functools.partial(case.call, **keywords)
 
 
 def close(got, want, name="same mathematics", floor=1e-9):
@@ -203,7 +204,8 @@ def test_extreme_batches_are_finite_where_the_truth_is(case, rng):
 @law(only=has_corners)
 def test_corners(case):
     for arrays, want, *grad in case.corners:
-        arrays = typed([np.array([a]) for a in arrays], np.float32)
+        arrays = [np.array(a if i in case.shared else [a]) for i, a in enumerate(arrays)]
+        arrays = typed(arrays, np.float32)
         values, grads = run(case, "mean", arrays)
         np.testing.assert_allclose(values, want, rtol=1e-5)
         if grad:
@@ -213,29 +215,32 @@ def test_corners(case):
 # ---- where deletes, weights repeat
 
 
-def poisoned(arrays, kept, value):
-    """What is deleted holds `value`; integers hold what an integer can."""
+def poisoned(case, arrays, kept, value):
+    """What is deleted holds `value`; integers hold what an integer can, masks are turned."""
     arrays = tuple(np.array(a) for a in arrays)
-    for array in arrays:
-        clipped = (
-            value if is_float(array) else int(np.clip(np.nan_to_num(value, nan=-100), -100, 10**9))
-        )
-        array[~kept] = clipped
+    number = int(np.clip(np.nan_to_num(value, nan=-100), -100, 10**9))
+    for i, array in enumerate(arrays):
+        units = kept if i not in case.whole else kept.reshape(len(kept), -1).any(1)
+        if i not in case.shared:
+            held = ~array[~units] if array.dtype == bool else number
+            array[~units] = value if is_float(array) else held
     return arrays
 
 
 @law()
 def test_where_deletes(case, rng):
     arrays = arrays_of(case, rng)
-    want, want_grads = run(case, "mean", tuple(a[KEPT] for a in arrays))
-    got, got_grads = run(case, "mean", poisoned(arrays, KEPT, np.nan), where=KEPT)
+    want, want_grads = run(case, "mean", case.take(arrays, KEPT))
+    got, got_grads = run(case, "mean", poisoned(case, arrays, KEPT, np.nan), where=KEPT)
     close(got, want)
-    for got_grad, want_grad in zip(got_grads, want_grads, strict=True):
-        close(got_grad[KEPT], want_grad)
-        assert not got_grad[~KEPT].any()
-    nothing, grads = run(case, "mean", poisoned(arrays, ~KEPT & KEPT, np.nan), where=KEPT & ~KEPT)
+    for argument, got_grad, want_grad in zip(floats_of(arrays), got_grads, want_grads, strict=True):
+        close(got_grad if argument in case.shared else got_grad[KEPT], want_grad)
+        assert argument in case.shared or not got_grad[~KEPT].any()
+    nothing, grads = run(
+        case, "mean", poisoned(case, arrays, ~KEPT & KEPT, np.nan), where=KEPT & ~KEPT
+    )
     assert nothing == 0 and not any(grad.any() for grad in grads)
-    assert run(case, "mean", tuple(a[:0] for a in arrays))[0] == 0
+    assert run(case, "mean", case.take(arrays, slice(0)))[0] == 0
 
 
 @law()
@@ -259,11 +264,17 @@ def test_nothing_sees_what_is_deleted(case, rng):
         return jax.jvp(f, floats, tangents), jax.jvp(grad, floats, tangents)
 
     assert len(ints) + len(tangents) == len(arrays)
-    results = [everything(poisoned(arrays, KEPT, value), KEPT) for value in GARBAGE]
+    results = [everything(poisoned(case, arrays, KEPT, value), KEPT) for value in GARBAGE]
     for result in results:
         for got, want in zip(*map(jax.tree.leaves, (result, results[0])), strict=True):
             assert np.isfinite(got).all()
             np.testing.assert_array_equal(got, want)
+
+
+def parts_of(case, arrays, units):
+    """The first slab of parts of some of the units."""
+    kept = [a if i in case.whole else a[:, :1] for i, a in enumerate(arrays)]
+    return case.take(kept, units)
 
 
 @law(only=has_parts)
@@ -272,16 +283,15 @@ def test_where_deletes_parts(case, rng):
     arrays = arrays_of(case, rng, (4,))
     where = np.zeros((4, *case.parts), bool)
     where[:, 0] = True  # one slab of parts is kept
-    first = (slice(None), slice(0, 1))
-    want, want_grads = run(case, "mean", tuple(a[first] for a in arrays))
-    got, grads = run(case, "mean", poisoned(arrays, where, np.nan), where=where)
+    want, want_grads = run(case, "mean", parts_of(case, arrays, slice(None)))
+    got, grads = run(case, "mean", poisoned(case, arrays, where, np.nan), where=where)
     close(got, want)
     for grad, want_grad in zip(grads, want_grads, strict=True):
-        close(grad[first], want_grad)
+        close(grad[:, :1], want_grad)
         assert not grad[~where].any()
     where[1:3] = False
-    want, _ = run(case, "mean", tuple(a[[0, 3]][first] for a in arrays))
-    close(run(case, "mean", poisoned(arrays, where, np.inf), where=where)[0], want)
+    want, _ = run(case, "mean", parts_of(case, arrays, [0, 3]))
+    close(run(case, "mean", poisoned(case, arrays, where, np.inf), where=where)[0], want)
 
 
 @law()
@@ -293,11 +303,13 @@ def test_weights_repeat(case, rng):
         close(got, np.average(values, weights=COPIES))
         return
     index = np.repeat(np.arange(UNITS), COPIES)
-    want, want_grads = run(case, "mean", tuple(a[index] for a in arrays))
+    want, want_grads = run(case, "mean", case.take(arrays, index))
     close(got, want)
-    for got_grad, want_grad in zip(got_grads, want_grads, strict=True):
-        copies = np.zeros(got_grad.shape)
-        np.add.at(copies, index, want_grad)
+    for argument, got_grad, want_grad in zip(floats_of(arrays), got_grads, want_grads, strict=True):
+        copies = want_grad
+        if argument not in case.shared:
+            copies = np.zeros(got_grad.shape)
+            np.add.at(copies, index, want_grad)
         close(got_grad, copies)
 
 
@@ -332,7 +344,10 @@ def test_masks_have_the_shape_of_leading_axes(case, rng):
     full = np.repeat(where[:, None], 3, 1)
     if not case.parts:
         close(got, loss(*arrays, where=full, weights=weights))
-        each = jax.vmap(lambda a, where, weights: loss(*a, where=where, weights=weights))
+        axes = tuple(None if i in case.shared else 0 for i in range(len(arrays)))
+        each = jax.vmap(
+            lambda a, where, weights: loss(*a, where=where, weights=weights), (axes, 0, 0)
+        )
         close(each(arrays, where, weights), got)
     assert not np.asarray(loss(*arrays, where=np.array(False))).any()
     for name, wrong in (("where", np.ones((4, 1), bool)), ("weights", np.ones(3, np.float32))):
@@ -343,10 +358,9 @@ def test_masks_have_the_shape_of_leading_axes(case, rng):
 # ---- a loss is a sum that can be split
 
 
-def split(batch, sizes):
-    return [
-        tuple(a[b - s : b] for a in batch) for s, b in zip(sizes, np.cumsum(sizes), strict=True)
-    ]
+def split(case, batch, sizes):
+    parts = zip(sizes, np.cumsum(sizes), strict=True)
+    return [case.take(batch, slice(stop - size, stop)) for size, stop in parts]
 
 
 @law()
@@ -363,7 +377,9 @@ def test_any_partition_gives_the_whole(case, rng):
     @functools.partial(jax.jit, static_argnums=1)
     def merged(batch, sizes):
         def whole(scale):
-            return jaxloss.merge([stats_of(scale, part) for part in split(batch, sizes)]).value()
+            return jaxloss.merge(
+                [stats_of(scale, part) for part in split(case, batch, sizes)]
+            ).value()
 
         return jax.value_and_grad(whole)(jnp.float32(1))
 
@@ -406,8 +422,8 @@ def test_statistics_have_one_shape(case, rng):
 @law("plain", "coupled")
 def test_nan_stays_in_its_unit(case, rng):
     arrays = arrays_of(case, rng)
-    for argument in floats_of(arrays):
-        bad = poisoned(arrays, np.arange(UNITS) != 2, 0.5)[argument]
+    for argument in set(floats_of(arrays)) - set(case.shared):
+        bad = poisoned(case, arrays, np.arange(UNITS) != 2, 0.5)[argument]
         bad[2] = np.nan
         values, _ = run(case, None, (*arrays[:argument], bad, *arrays[argument + 1 :]))
         units = np.any(np.isnan(values).reshape(UNITS, -1), axis=1)
@@ -418,21 +434,24 @@ def test_nan_stays_in_its_unit(case, rng):
 def test_label_out_of_range_is_loud(case, rng):
     """NaN in the value and in the gradient of that unit, of every integer dtype; never wrapped."""
     arrays = arrays_of(case, rng)
-    classes = arrays[0].shape[-1]
+    position = next(i for i, a in enumerate(arrays) if a.dtype.kind == "i")
+    argument, axis = case.classes
+    classes, others = arrays[argument].shape[axis], np.arange(UNITS) != 2
     for label, dtype in ((-1, np.int8), (-100, np.int32), (classes, np.uint8), (255, np.uint8)):
-        labels = np.where(np.arange(UNITS) == 2, np.asarray(label, dtype), arrays[1].astype(dtype))
-        given = (arrays[0], labels, *arrays[2:])
+        labels = arrays[position].astype(dtype)
+        labels[2] = label
+        given = (*arrays[:position], labels, *arrays[position + 1 :])
         values, (grad, *_) = run(case, None, given, where=KEPT | ~KEPT)
         assert np.isnan(values).nonzero()[0].tolist() == [2]
         assert np.isnan(grad[2]).all() and np.isfinite(np.delete(grad, 2, 0)).all()
-        values, _ = run(case, None, given, where=labels != labels[2])
+        values, _ = run(case, None, given, where=others)
         assert np.isfinite(values).all()
 
 
 @law(losses=True)
 def test_checked_names_what_is_bad(case, rng):
     arrays, all_kept, ones = arrays_of(case, rng), KEPT | ~KEPT, np.ones(UNITS, np.float32)
-    names = list(inspect.signature(case.loss).parameters)
+    names = case.names()
     loss = jax.jit(
         lambda arrays, where, weights: options_of(case, where=where, weights=weights)(*arrays)
     )
@@ -443,11 +462,14 @@ def test_checked_names_what_is_bad(case, rng):
         bad[argument][2] = np.nan
         with pytest.raises(Exception, match=rf"{names[argument]}\[2.*is nan"):
             check(bad, all_kept, ones)
-        check(bad, np.arange(UNITS) != 2, ones)
-    if not is_float(arrays[1]) and case.kind == "plain":
-        labels = np.where(np.arange(UNITS) == 2, 99, arrays[1])
-        with pytest.raises(Exception, match=r"labels\[2\] is 99: "):
-            check((arrays[0], labels, *arrays[2:]), all_kept, ones)
+        if argument not in case.shared:
+            check(bad, np.arange(UNITS) != 2, ones)
+    for argument in [i for i, a in enumerate(arrays) if a.dtype.kind == "i"]:
+        bad = tuple(np.array(a) for a in arrays)
+        bad[argument][2] = 99
+        if case.kind == "plain":
+            with pytest.raises(Exception, match=rf"{names[argument]}\[2.*\] is 99: "):
+                check(bad, all_kept, ones)
     if case.kind != "deferred":
         with pytest.raises(Exception, match=r"weights\[3\] is -1\.0"):
             check(arrays, all_kept, np.where(np.arange(UNITS) == 3, -ones, ones))
@@ -455,17 +477,17 @@ def test_checked_names_what_is_bad(case, rng):
 
 @law()
 def test_errors_name_the_argument(case, rng):
-    arrays = arrays_of(case, rng)
-    names = list(inspect.signature(case.loss).parameters)
+    arrays, names = arrays_of(case, rng), case.names()
 
     def raises(error, match, *arrays, **keywords):
         with pytest.raises(error, match=match):
-            jax.eval_shape(functools.partial(case.loss, **{**case.options, **keywords}), *arrays)
+            jax.eval_shape(options_of(case, **keywords), *arrays)
 
-    raises(
-        ValueError, rf"{names[1]} .*{names[0]}.*got \(5,", arrays[0], arrays[1][:-1], *arrays[2:]
-    )
-    raises(ValueError, rf"{names[1]} ", arrays[0], arrays[1][:, None], *arrays[2:])
+    for i in set(range(1, len(arrays))) - set(case.shared):
+        shorter, deeper = arrays[i][:-1], arrays[i][:, None]
+        before, after = arrays[:i], arrays[i + 1 :]
+        raises(ValueError, rf"{names[i]} .*{names[0]}.*got \(5,", *before, shorter, *after)
+        raises(ValueError, rf"{names[i]} ", *before, deeper, *after)
     raises(TypeError, f"{names[0]} must be floating", arrays[0].astype(int), *arrays[1:])
     raises(TypeError, f"{names[0]} must be floating", arrays[0].astype(complex), *arrays[1:])
     raises(TypeError, "where must be boolean", *arrays, where=KEPT.astype(np.float32))
@@ -511,7 +533,7 @@ def test_every_mode_of_differentiation(case, rng):
             close(got, (up[0] - down[0]) / (2 * h), "differences", floor=1e-9 * size)
         for got in curves:
             close(got, (up[1] - down[1]) / (2 * h), "differences", floor=1e-9 * bend)
-        one = tuple(a[:1] for a in arrays)
+        one = case.take(arrays, slice(1))
         batch = jax.jit(jax.vmap(options_of(case)))(*(np.stack([a, a]) for a in one))
         np.testing.assert_allclose(batch, [options_of(case)(*one)] * 2, rtol=1e-12)
 
@@ -526,7 +548,7 @@ def test_inside_one_jit_as_outside(case, rng):
         first = scale * jnp.tanh(arrays[0] / scale)
         if "probability" in case.domains[0]:
             first = arrays[0] * jnp.minimum(scale, 1)
-        return case.loss(first, *arrays[1:], **{**case.options, **numbers})
+        return case.call(first, *arrays[1:], **numbers)
 
     value, grads = jax.value_and_grad(f, (0, 1))(jnp.float32(30), numbers)
     fused, fused_grads = jax.jit(jax.value_and_grad(f, (0, 1)))(jnp.float32(30), numbers)
@@ -547,8 +569,12 @@ def test_sharded_batches(case, rng):
         mesh = jax.make_mesh((8,), ("batch",), axis_types=(mode,))
         with jax.set_mesh(mesh):
             rows = NamedSharding(mesh, PartitionSpec("batch"))
-            placed = [jax.device_put(a, rows) for a in (*arrays, where)]
-            got, grads = run(case, "mean", tuple(placed[:-1]), placed[-1])
+            everywhere = NamedSharding(mesh, PartitionSpec())
+            placed = tuple(
+                jax.device_put(a, everywhere if i in case.shared else rows)
+                for i, a in enumerate(arrays)
+            )
+            got, grads = run(case, "mean", placed, jax.device_put(where, rows))
         close(got, want)
         for grad, wanted in zip(grads, want_grads, strict=True):
             close(grad, wanted)
@@ -582,23 +608,28 @@ def test_one_trace_and_no_scatter(case, rng):
 @law(losses=True)
 def test_every_option_changes_something(case, rng):
     """Each option of the loss has a row of its own value, and there the result is another."""
-    arrays = arrays_of(case, rng)
     own = [
         p
         for p in inspect.signature(case.loss).parameters.values()
         if p.kind is p.KEYWORD_ONLY and p.name not in KEYWORDS
     ]
     rows = [c for c in CASES if c.loss is case.loss]
-    for parameter in own:
+    given = {name: row for row in rows for name in row.data}
+    for name, row in given.items():  # a keyword that holds data of the units
+        arrays = arrays_of(row, rng)
+        without = dataclasses.replace(row, data=tuple(n for n in row.data if n != name))
+        kept = [a for a, n in zip(arrays, row.names(), strict=True) if n != name]
+        assert float(row.call(*arrays)) != float(without.call(*kept)), f"{name} changes nothing"
+    for parameter in [p for p in own if p.name not in given]:
         givers = [c for c in rows if parameter.name in c.options]
         assert givers, f"no row gives {parameter.name}"
         givers = [c for c in givers if np.ndim(c.options[parameter.name]) == 0] or givers
         changes = []
         for row in givers:
             arrays = arrays_of(row, rng)
-            others = {k: v for k, v in row.options.items() if k != parameter.name}
+            another = parameter.default
             if parameter.default is parameter.empty:
-                others[parameter.name] = 2 * row.options[parameter.name]
-            with_it = functools.partial(row.loss, **row.options)(*arrays)
-            changes.append(float(with_it) != float(functools.partial(row.loss, **others)(*arrays)))
+                another = 2 * row.options[parameter.name]
+            without = row.call(*arrays, **{parameter.name: another})
+            changes.append(float(row.call(*arrays)) != float(without))
         assert any(changes), f"{parameter.name} changes nothing"

@@ -96,7 +96,7 @@ def defer(
 
 
 def reduce_rows(
-    kernel: Callable[..., Array],
+    kernel: Callable[..., tuple[Array, Array]],
     rows: tuple[Array, ...],
     *options: Array,
     where: ArrayLike | None,
@@ -106,7 +106,8 @@ def reduce_rows(
     """The last line of a loss whose units see each other.
 
     `kernel(*rows, *options, where)`, a module-level function or a frozen dataclass of Python
-    values, is one value per row. Rows are told apart by `where` and never by their order.
+    values, is one value per row and which rows count (an anchor without a positive does not).
+    Rows are told apart by `where` and never by their order.
     """
     units = rows[0].shape[:1]
     where = spread("where", True if where is None else where, units)
@@ -119,13 +120,13 @@ def reduce_rows(
 
 
 def _reduce_rows(
-    kernel: Callable[..., Array],
+    kernel: Callable[..., tuple[Array, Array]],
     concatenated: tuple[tuple[Array, ...], Array, Array],
     options: tuple[Array, ...],
     reduction: Reduction[R],
 ) -> R:
     rows, where, weights = jax.tree.map(_everywhere, concatenated)
-    values = kernel(*rows, *options, where)
+    values, where = kernel(*rows, *options, where)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -137,7 +138,7 @@ def _everywhere(rows: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class _ReduceRows:
-    kernel: Callable[..., Array]
+    kernel: Callable[..., tuple[Array, Array]]
     reduction: Callable[..., Statistic]
 
     def __call__(self, statistics: tuple[Concat, tuple[Mean, ...]]) -> Array:

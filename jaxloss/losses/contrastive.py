@@ -71,10 +71,12 @@ def info_nce_loss(
     )
 
 
-def _info_nce(anchors: Array, positives: Array, temperature: Array, where: Array) -> Array:
+def _info_nce(
+    anchors: Array, positives: Array, temperature: Array, where: Array
+) -> tuple[Array, Array]:
     middle = numerics.ratio(total(positives, where, None), jnp.sum(where, dtype=positives.dtype))
     # a shift of all positives changes no loss; without their mean the differences keep their digits
     apart = positives - jax.lax.stop_gradient(middle)[None]
     s = jnp.matmul(anchors, apart.T, precision="highest") / temperature
     s = jnp.where(where[None], s, -jnp.inf)
-    return over_classes.cross_entropy_at(s, jnp.arange(s.shape[-1]))
+    return over_classes.cross_entropy_at(s, jnp.arange(s.shape[-1])), where

@@ -7,6 +7,7 @@ code of the library. An infinite input reaches it as 1e2000, so that limits come
 
 import dataclasses
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -46,10 +47,33 @@ class Case:
     domains: tuple[Domain, ...] = ("real", "real")
     # plain: a value per unit; coupled: the units see each other; deferred: one number for a batch
     kind: Literal["plain", "coupled", "deferred"] = "plain"
+    # positions of the arrays that all units share, such as a matrix of classes
+    shared: tuple[int, ...] = ()
+    # names of the keyword arguments that hold data of the units; `inputs` returns them last
+    data: tuple[str, ...] = ()
+    # (argument, axis) that has an entry per class, where a label is the index of one
+    classes: tuple[int, int] = (0, -1)
+    # positions of the arrays without the axes of `parts`, where a unit has parts
+    whole: tuple[int, ...] = ()
     # axes between the units and the features that `where` may delete from, as () or (3, 2)
     parts: tuple[int, ...] = ()
     # hand-written corners: ((one unit's arguments), value) or (..., value, gradient of the first)
     corners: tuple[tuple[Any, ...], ...] = ()
+
+    def call(self, *arrays: Any, **keywords: Any) -> Any:
+        """The loss, of arrays in the order of `inputs`."""
+        positional = len(arrays) - len(self.data)
+        named = dict(zip(self.data, arrays[positional:], strict=True))
+        return self.loss(*arrays[:positional], **named, **{**self.options, **keywords})
+
+    def names(self) -> list[str]:
+        """What the arrays are called, in the order of `inputs`."""
+        parameters = inspect.signature(self.loss).parameters.values()
+        return [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] + list(self.data)
+
+    def take(self, arrays: Arrays, index: Any) -> Arrays:
+        """Some of the units."""
+        return tuple(a if i in self.shared else a[index] for i, a in enumerate(arrays))
 
     def __str__(self) -> str:
         options = (
