@@ -18,6 +18,23 @@ from jaxloss.core.statistics import Statistic
 
 
 @dataclasses.dataclass(frozen=True)
+class Counterpart:
+    """A peer's call and the call of ours that takes its place.
+
+    The arguments are letters: the same letter is the same array or number on both sides.
+    """
+
+    there: str
+    here: str  # "" where the peer's is another formula
+    note: str
+
+    @property
+    def peer(self) -> str:
+        """The package that the call is from."""
+        return self.there.split(".")[0]
+
+
+@dataclasses.dataclass(frozen=True)
 class Entry:
     """One public loss."""
 
@@ -26,12 +43,13 @@ class Entry:
     loss: Callable[..., Statistic]  # when called with reduction=jaxloss.stats
     learns: str | None  # the kind of target, a key of `tasks.KINDS`; None: it fits no task
     names: tuple[str, ...]  # what others call it
-    peers: tuple[str, ...]  # the calls that it replaces
+    counterparts: tuple[Counterpart, ...]  # the peers' calls that it replaces
 
     def rank(self, query: str) -> int | None:
         """How well the entry answers a search, 0 best; None if it does not."""
         wanted = query.lower().replace("_", " ")
-        known = [name.lower().replace("_", " ") for name in (self.name, *self.names, *self.peers)]
+        peers = (each.there.split("(")[0] for each in self.counterparts)
+        known = [name.lower().replace("_", " ") for name in (self.name, *self.names, *peers)]
         if wanted in known:
             return 0
         if any(f" {wanted}" in f" {name}" for name in known):
@@ -79,20 +97,38 @@ def search(query: str) -> list[Entry]:
     return [entry for _, entry in sorted(hits, key=lambda hit: hit[0])]
 
 
+def counterparts(peer: str, query: str = "") -> list[Counterpart]:
+    """What takes the place of the peer's calls, family by family.
+
+    Raises:
+        Mistake: No loss stands for one of that peer's; the sentence names the peers there are.
+    """
+    every = [each for entry in entries().values() for each in entry.counterparts]
+    if peer not in {each.peer for each in every}:
+        known = ", ".join(sorted({each.peer for each in every}))
+        raise Mistake(f"--peer is one of {known}, got {peer!r}.")
+    found = [each for entry in search(query) for each in entry.counterparts if each.peer == peer]
+    if not found:
+        raise Mistake(f"Nothing of {peer} is about {query!r}: see jaxloss losses --peer {peer}.")
+    return found
+
+
 def _entry(family: str, module: ModuleType, name: str, loss: Callable[..., Statistic]) -> Entry:
     names, peers = also_known_as(inspect.getdoc(loss) or "")
     learns = getattr(module, "LEARNS", {}).get(name)
     return Entry(name, family, loss, learns, names, peers)
 
 
-def also_known_as(documentation: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Other names of a loss and the peers' calls that it replaces, from its docstring."""
+def also_known_as(documentation: str) -> tuple[tuple[str, ...], tuple[Counterpart, ...]]:
+    """Other names of a loss, and a line for each peer's call that it replaces."""
     section = re.search(r"^Also known as:\n((?: +.*\n?)+)", documentation, re.MULTILINE)
-    text = section.group(1) if section else ""
-    peer = re.compile(r"`(\w+(?:\.\w+)+)`")
-    prose = [
-        line[: found.start()].rpartition(";")[0] + ";" if (found := peer.search(line)) else line
-        for line in text.splitlines()
-    ]
-    names = re.split(r"[,;.]", re.sub(r" \([^)]*\)|`", "", " ".join(map(str.strip, prose))))
-    return tuple(name.strip() for name in names if name.strip()), tuple(peer.findall(text))
+    text = re.sub(r"\n {5,}", " ", section.group(1) if section else "")  # joins what is broken
+    lines = [line.strip() for line in text.splitlines()]
+    prose = " ".join(line for line in lines if not line.startswith("`"))
+    names = re.split(r"[,;.]", re.sub(r" \([^)]*\)|`", "", prose))
+    form = re.compile(r"`(?P<there>[^`]+)`(?:: `(?P<here>[^`]+)`)?(?:[:;,] (?P<note>.+))?")
+    found = [form.fullmatch(line) for line in lines if line.startswith("`")]
+    return (
+        tuple(name.strip() for name in names if name.strip()),
+        tuple(Counterpart(**each.groupdict(default="")) for each in found if each),
+    )

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table as Grid
+from rich.text import Text
 
 from jaxloss.cli import catalogue
 from jaxloss.cli.mistakes import Mistake
@@ -149,8 +150,13 @@ def losses(
     query: Annotated[
         str, typer.Argument(help="Part of a name, of another name, or of a family.")
     ] = "",
+    peer: Annotated[
+        str | None, typer.Option(help="optax, torch, keras, ...: what its calls become here.")
+    ] = None,
 ) -> None:
     """List the losses: family, name, and what others call them."""
+    if peer is not None:
+        return _migration(peer, query)
     found = catalogue.search(query)
     if not found:
         catalogue.find(query)
@@ -159,6 +165,13 @@ def losses(
         family = entry.family if previous is None or previous.family != entry.family else ""
         grid.add_row(family, entry.name, ", ".join(entry.names))
     grid.columns[1].no_wrap = True
+    _console().print(grid)
+
+
+def _migration(peer: str, query: str) -> None:
+    grid = Grid(peer, "jaxloss", "Note", box=None, header_style="bold", show_edge=False)
+    for each in catalogue.counterparts(peer, query):
+        grid.add_row(Text(each.there), Text(each.here or "see the note"), Text(each.note))
     _console().print(grid)
 
 

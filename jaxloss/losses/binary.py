@@ -52,9 +52,12 @@ def sigmoid_binary_cross_entropy(
 
     Also known as:
         BCE with logits, logistic loss, log loss, multi-label cross entropy.
-        `optax.losses.sigmoid_binary_cross_entropy`
-        `torch.nn.functional.binary_cross_entropy_with_logits`
-        `keras.losses.binary_crossentropy`: with from_logits=True, a mean over the last axis
+        `optax.losses.sigmoid_binary_cross_entropy(x, y).mean()`:
+            `sigmoid_binary_cross_entropy(x, y)`
+        `torch.nn.functional.binary_cross_entropy_with_logits(x, y, pos_weight=c)`:
+            `sigmoid_binary_cross_entropy(x, y, pos_weight=c)`
+        `keras.losses.binary_crossentropy(y, x, from_logits=True, label_smoothing=s)`:
+            `sigmoid_binary_cross_entropy(x, y, label_smoothing=s)`, a mean over the last axis
 
     Example:
         >>> loss = jaxloss.sigmoid_binary_cross_entropy
@@ -113,8 +116,9 @@ def binary_cross_entropy(
 
     Also known as:
         BCE, log loss, logarithmic score.
-        `torch.nn.functional.binary_cross_entropy`: where a term is under its limit of 100
-        `keras.losses.binary_crossentropy`: it clips at 1e-7 and means over the last axis
+        `torch.nn.functional.binary_cross_entropy(p, y)`: `binary_cross_entropy(p, y)`,
+            where a term is under its limit of 100
+        `keras.losses.binary_crossentropy(y, p)`: `binary_cross_entropy(p, y)`, it clips at 1e-7
 
     Example:
         >>> probabilities, labels = jnp.array([0.25, 0.0]), jnp.array([1, 1])

@@ -44,9 +44,12 @@ def kl_divergence(
 
     Also known as:
         Relative entropy, KL(targets ‖ predictions), forward KL, information gain.
-        `optax.losses.kl_divergence`
-        `torch.nn.functional.kl_div`: with `reduction="batchmean"`; its "mean" counts every class
-        `keras.losses.kl_divergence`: takes two probabilities, the true one first
+        `optax.losses.kl_divergence(log_p, q).mean()`: `kl_divergence(log_p, q)`
+        `torch.nn.functional.kl_div(log_p, q, reduction="batchmean")`: `kl_divergence(log_p, q)`,
+            its "mean" counts every class
+        `keras.losses.kl_divergence(q, jnp.exp(log_p))`: `kl_divergence(log_p, q, reduction=None)`,
+            it clips at 1e-7
+        `scipy.special.rel_entr(q, np.exp(log_p)).sum(-1).mean()`: `kl_divergence(log_p, q)`
 
     Example:
         >>> log_probs, targets = jnp.log(jnp.array([0.5, 0.5])), jnp.array([1.0, 0.0])
@@ -91,8 +94,10 @@ def kl_divergence_with_log_targets(
 
     Also known as:
         Relative entropy, KL(targets ‖ predictions), distillation loss.
-        `optax.losses.kl_divergence_with_log_targets`
-        `torch.nn.functional.kl_div`: with `log_target=True` and `reduction="batchmean"`
+        `optax.losses.kl_divergence_with_log_targets(log_p, log_q).mean()`:
+            `kl_divergence_with_log_targets(log_p, log_q)`
+        `torch.nn.functional.kl_div(log_p, log_q, reduction="batchmean", log_target=True)`:
+            `kl_divergence_with_log_targets(log_p, log_q)`
 
     Example:
         >>> log_probs, log_targets = jnp.log(jnp.array([[0.5, 0.5], [1.0, 0.0]]))
@@ -140,7 +145,9 @@ def generalized_kl_divergence(
 
     Also known as:
         I-divergence, Csiszár's divergence, the Bregman divergence of x·log x.
-        `optax.losses.generalized_kl_divergence`
+        `optax.losses.generalized_kl_divergence(log_p, q).mean()`:
+            `generalized_kl_divergence(log_p, q)`
+        `optax.losses.convex_kl_divergence(log_p, q).mean()`: `generalized_kl_divergence(log_p, q)`
 
     Example:
         >>> log_probs, targets = jnp.array([0.0, 0.0]), jnp.array([1.0, 0.0])
@@ -189,6 +196,8 @@ def js_divergence(
 
     Also known as:
         JSD, information radius, generalized Jensen-Shannon divergence.
+        `scipy.spatial.distance.jensenshannon(np.exp(log_p), np.exp(log_q), axis=-1) ** 2`:
+            `js_divergence(log_p, log_q, reduction=None)`
         `liger_kernel.transformers.LigerJSD`: at `beta` 0 and 1 it switches to a KL divergence
 
     Example:

@@ -55,8 +55,10 @@ def sigmoid_focal_loss(
 
     Also known as:
         Focal loss, binary focal cross entropy, RetinaNet loss.
-        `optax.losses.sigmoid_focal_loss`
-        `keras.losses.binary_focal_crossentropy`: with from_logits=True, a mean over the last axis
+        `optax.losses.sigmoid_focal_loss(x, y, alpha=a, gamma=g).mean()`:
+            `sigmoid_focal_loss(x, y, alpha=a, gamma=g)`
+        `keras.losses.binary_focal_crossentropy(y, x, from_logits=True, gamma=g)`:
+            `sigmoid_focal_loss(x, y, gamma=g)`, it clips at 1e-7
 
     Example:
         >>> logits, labels = jnp.array([0.0, 50.0, -50.0]), jnp.array([1, 1, 1])
@@ -112,7 +114,9 @@ def softmax_focal_loss(
 
     Also known as:
         Multiclass focal loss, categorical focal cross entropy.
-        `keras.losses.categorical_focal_crossentropy`: with from_logits=True; its alpha is 0.25
+        `keras.losses.categorical_focal_crossentropy(q, x, alpha=a, gamma=g, from_logits=True)`:
+            `softmax_focal_loss(x, q, alpha=a, gamma=g, reduction=None)`,
+            for one-hot `q`; it clips at 1e-7
 
     Example:
         >>> logits, labels = jnp.array([[0.0, 0.0]]), jnp.array([[1.0, 0.0]])

@@ -49,7 +49,10 @@ def gaussian_nll_loss(
 
     Also known as:
         Gaussian likelihood, heteroscedastic regression, mean-variance estimation.
-        `torch.nn.functional.gaussian_nll_loss`: takes targets before variances; floors them at eps
+        `torch.nn.functional.gaussian_nll_loss(m, t, v)`: `gaussian_nll_loss(m, v, t)`,
+            without the floor on `v`
+        `torch.nn.functional.gaussian_nll_loss(m, t, v, full=True)`:
+            `gaussian_nll_loss(m, v, t, full=True)`
 
     Example:
         >>> means, variances, targets = jnp.array([1.0]), jnp.array([1.0]), jnp.array([3.0])
@@ -106,8 +109,10 @@ def poisson_nll_loss(
 
     Also known as:
         Poisson regression, Poisson deviance (half of it, up to what the targets fix).
-        `torch.nn.functional.poisson_nll_loss`: its `full` is Stirling's approximation
-        `keras.losses.poisson`: with `log_input=False`; adds an epsilon to the rate
+        `torch.nn.functional.poisson_nll_loss(p, t)`: `poisson_nll_loss(p, t)`,
+            its `full` is Stirling's approximation
+        `keras.losses.poisson(t, p)`: `poisson_nll_loss(p, t, log_input=False)`,
+            it adds an epsilon to the rate
 
     Example:
         >>> print(jaxloss.poisson_nll_loss(jnp.array([0.0]), jnp.array([3])))

@@ -50,8 +50,10 @@ def hinge_loss(
 
     Also known as:
         Support vector machine loss, L1-SVM loss.
-        `optax.losses.hinge_loss`
-        `keras.losses.hinge`: a mean over the last axis; it takes labels of 0 and 1 too
+        `optax.losses.hinge_loss(x, y).mean()`: `hinge_loss(x, y)`
+        `keras.losses.hinge(y, x)`: `hinge_loss(x, y)`,
+            a mean over the last axis; it takes labels of 0 and 1 too
+        `sklearn.metrics.hinge_loss(y, x)`: `hinge_loss(x, y)`
 
     Example:
         >>> scores, labels = jnp.array([2.0, 0.5, -1.0]), jnp.array([1, 1, 1])
@@ -91,7 +93,8 @@ def squared_hinge_loss(
 
     Also known as:
         L2-SVM loss.
-        `keras.losses.squared_hinge`: a mean over the last axis; it takes labels of 0 and 1 too
+        `keras.losses.squared_hinge(y, x)`: `squared_hinge_loss(x, y)`,
+            a mean over the last axis; it takes labels of 0 and 1 too
 
     Example:
         >>> scores, labels = jnp.array([2.0, 0.5, -1.0]), jnp.array([1, 1, 1])
@@ -133,7 +136,7 @@ def perceptron_loss(
 
     Also known as:
         Rosenblatt loss, perceptron criterion.
-        `optax.losses.perceptron_loss`
+        `optax.losses.perceptron_loss(x, y).mean()`: `perceptron_loss(x, y)`
 
     Example:
         >>> scores, labels = jnp.array([2.0, -1.5]), jnp.array([1, 1])
@@ -175,7 +178,7 @@ def soft_margin_loss(
 
     Also known as:
         Logistic margin loss, binomial deviance.
-        `torch.nn.functional.soft_margin_loss`
+        `torch.nn.functional.soft_margin_loss(x, y)`: `soft_margin_loss(x, y)`
 
     Example:
         >>> scores, labels = jnp.array([0.0, 2.0]), jnp.array([1, -1])
@@ -217,7 +220,7 @@ def multiclass_hinge_loss(
 
     Also known as:
         Crammer-Singer loss, multiclass support vector machine loss.
-        `optax.losses.multiclass_hinge_loss`
+        `optax.losses.multiclass_hinge_loss(x, y).mean()`: `multiclass_hinge_loss(x, y)`
 
     Example:
         >>> scores = jnp.array([[2.0, 0.0, -1.0], [2.0, 0.0, -1.0]])
@@ -261,7 +264,7 @@ def multiclass_perceptron_loss(
 
     Also known as:
         Structured perceptron loss.
-        `optax.losses.multiclass_perceptron_loss`
+        `optax.losses.multiclass_perceptron_loss(x, y).mean()`: `multiclass_perceptron_loss(x, y)`
 
     Example:
         >>> scores = jnp.array([[2.0, 0.0, -1.0], [2.0, 0.0, -1.0]])

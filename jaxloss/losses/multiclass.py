@@ -63,10 +63,12 @@ def softmax_cross_entropy(
 
     Also known as:
         Categorical cross entropy, multinomial logistic loss, soft-target cross entropy.
-        `optax.losses.softmax_cross_entropy`
-        `optax.losses.safe_softmax_cross_entropy`
-        `torch.nn.functional.cross_entropy`: the classes are the last axis, not the second
-        `keras.losses.categorical_crossentropy`: with from_logits=True
+        `optax.losses.softmax_cross_entropy(x, q).mean()`: `softmax_cross_entropy(x, q)`
+        `optax.losses.safe_softmax_cross_entropy(x, q).mean()`: `softmax_cross_entropy(x, q)`
+        `torch.nn.functional.cross_entropy(x, q, label_smoothing=s)`:
+            `softmax_cross_entropy(x, q, label_smoothing=s)`, classes last, not second
+        `keras.losses.categorical_crossentropy(q, x, from_logits=True, label_smoothing=s)`:
+            `softmax_cross_entropy(x, q, label_smoothing=s, reduction=None)`
 
     Example:
         >>> logits, labels = jnp.array([[2.0, 0.0]]), jnp.array([[0.5, 0.5]])
@@ -128,9 +130,14 @@ def softmax_cross_entropy_with_integer_labels(
 
     Also known as:
         Sparse categorical cross entropy, next-token loss.
-        `optax.losses.softmax_cross_entropy_with_integer_labels`
-        `torch.nn.functional.cross_entropy`: the classes are the last axis, not the second
-        `keras.losses.sparse_categorical_crossentropy`: with from_logits=True
+        `optax.losses.softmax_cross_entropy_with_integer_labels(x, y).mean()`:
+            `softmax_cross_entropy_with_integer_labels(x, y)`
+        `torch.nn.functional.cross_entropy(x, y, ignore_index=-100)`:
+            `softmax_cross_entropy_with_integer_labels(x, y, where=y != -100)`, classes last
+        `torch.nn.functional.cross_entropy(x, y, weight=c, label_smoothing=s)`:
+            `softmax_cross_entropy_with_integer_labels(x, y, class_weights=c, label_smoothing=s)`
+        `keras.losses.sparse_categorical_crossentropy(y, x, from_logits=True)`:
+            `softmax_cross_entropy_with_integer_labels(x, y, reduction=None)`
 
     Example:
         >>> logits, labels = jnp.array([[2.0, 0.0], [0.0, 0.0]]), jnp.array([0, 1])
@@ -181,7 +188,9 @@ def categorical_cross_entropy(
 
     Also known as:
         Multiclass log loss, logarithmic score.
-        `keras.losses.categorical_crossentropy`: it divides rows by their sum and clips at 1e-7
+        `keras.losses.categorical_crossentropy(q, p)`:
+            `categorical_cross_entropy(p, q, reduction=None)`,
+            it divides rows by their sum and clips at 1e-7
 
     Example:
         >>> probabilities = jnp.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
@@ -232,7 +241,8 @@ def nll_loss(
 
     Also known as:
         Surprisal, logarithmic score.
-        `torch.nn.functional.nll_loss`: the classes are the last axis, not the second
+        `torch.nn.functional.nll_loss(log_p, y, weight=c)`: `nll_loss(log_p, y, class_weights=c)`,
+            classes last, not second
 
     Example:
         >>> log_probs = jnp.log(jnp.array([[0.25, 0.75], [1.0, 0.0]]))
@@ -283,7 +293,8 @@ def poly_loss_cross_entropy(
 
     Also known as:
         Poly-1 loss.
-        `optax.losses.poly_loss_cross_entropy`
+        `optax.losses.poly_loss_cross_entropy(x, q, epsilon=e).mean()`:
+            `poly_loss_cross_entropy(x, q, epsilon=e)`
 
     Example:
         >>> logits, labels = jnp.array([[0.0, 0.0]]), jnp.array([[1.0, 0.0]])

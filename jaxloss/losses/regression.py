@@ -54,9 +54,12 @@ def squared_error(
 
     Also known as:
         Mean squared error, MSE, L2, quadratic loss, Brier score.
-        `optax.losses.squared_error`
-        `torch.nn.functional.mse_loss`
-        `keras.losses.mean_squared_error`
+        `optax.losses.squared_error(p, t).mean()`: `squared_error(p, t)`
+        `torch.nn.functional.mse_loss(p, t)`: `squared_error(p, t)`
+        `torch.nn.functional.mse_loss(p, t, reduction="sum")`:
+            `squared_error(p, t, reduction="sum")`
+        `keras.losses.mean_squared_error(t, p)`: `squared_error(p, t)`, a mean over the last axis
+        `sklearn.metrics.mean_squared_error(t, p)`: `squared_error(p, t)`
 
     Example:
         >>> print(jaxloss.squared_error(jnp.array([1.0, 4.0]), jnp.array([0.0, 1.0])))
@@ -96,7 +99,7 @@ def l2_loss(
 
     Also known as:
         Half squared error.
-        `optax.losses.l2_loss`
+        `optax.losses.l2_loss(p, t).mean()`: `l2_loss(p, t)`
 
     Example:
         >>> print(jaxloss.l2_loss(jnp.array([1.0, 4.0]), jnp.array([0.0, 1.0])))
@@ -140,8 +143,9 @@ def absolute_error(
 
     Also known as:
         Mean absolute error, MAE, L1.
-        `torch.nn.functional.l1_loss`
-        `keras.losses.mean_absolute_error`
+        `torch.nn.functional.l1_loss(p, t)`: `absolute_error(p, t)`
+        `keras.losses.mean_absolute_error(t, p)`: `absolute_error(p, t)`, a mean over the last axis
+        `sklearn.metrics.mean_absolute_error(t, p)`: `absolute_error(p, t)`
 
     Example:
         >>> print(jaxloss.absolute_error(jnp.array([1.0, 4.0]), jnp.array([0.0, 1.0])))
@@ -185,6 +189,7 @@ def root_mean_squared_error(
 
     Also known as:
         RMSE, root mean square error.
+        `sklearn.metrics.root_mean_squared_error(t, p)`: `root_mean_squared_error(p, t)`
 
     Example:
         >>> predictions, targets = jnp.array([3.0, 4.0]), jnp.zeros(2)
@@ -235,9 +240,12 @@ def huber_loss(
 
     Also known as:
         Robust loss.
-        `optax.losses.huber_loss`
-        `torch.nn.functional.huber_loss`
-        `keras.losses.huber`
+        `optax.losses.huber_loss(p, t).mean()`: `huber_loss(p, t)`
+        `torch.nn.functional.huber_loss(p, t, delta=d)`: `huber_loss(p, t, delta=d)`
+        `keras.losses.huber(t, p, delta=d)`: `huber_loss(p, t, delta=d)`, a mean over the last axis
+        `keras.losses.Huber(delta=d)(t, p, sample_weight=w)`:
+            `huber_loss(p, t, delta=d, weights=w, reduction=jaxloss.unit_mean)`
+        `scipy.special.huber(d, p - t).mean()`: `huber_loss(p, t, delta=d)`
 
     Example:
         >>> print(jaxloss.huber_loss(jnp.array([0.5, 3.0]), jnp.array([0.0, 0.0])))
@@ -283,7 +291,7 @@ def smooth_l1_loss(
 
     Also known as:
         Smooth absolute error.
-        `torch.nn.functional.smooth_l1_loss`
+        `torch.nn.functional.smooth_l1_loss(p, t, beta=b)`: `smooth_l1_loss(p, t, beta=b)`
 
     Example:
         >>> print(jaxloss.smooth_l1_loss(jnp.array([3.0]), jnp.array([0.0]), beta=2.0))
@@ -326,8 +334,8 @@ def log_cosh(
 
     Also known as:
         Logcosh.
-        `optax.losses.log_cosh`
-        `keras.losses.log_cosh`
+        `optax.losses.log_cosh(p, t).mean()`: `log_cosh(p, t)`
+        `keras.losses.log_cosh(t, p)`: `log_cosh(p, t)`, a mean over the last axis
 
     Example:
         >>> print(f"{jaxloss.log_cosh(jnp.array([100.0]), jnp.array([0.0])):.3f}")
@@ -373,6 +381,7 @@ def quantile_loss(
 
     Also known as:
         Pinball loss, check loss, tilted loss, quantile regression.
+        `sklearn.metrics.mean_pinball_loss(t, p, alpha=q)`: `quantile_loss(p, t, quantile=q)`
 
     Example:
         >>> y = jnp.array([2.0, 0.0])
@@ -420,7 +429,9 @@ def squared_logarithmic_error(
 
     Also known as:
         Mean squared logarithmic error, MSLE.
-        `keras.losses.mean_squared_logarithmic_error`
+        `keras.losses.mean_squared_logarithmic_error(t, p)`: `squared_logarithmic_error(p, t)`,
+            where both are 1e-7 or more
+        `sklearn.metrics.mean_squared_log_error(t, p)`: `squared_logarithmic_error(p, t)`
 
     Example:
         >>> loss = jaxloss.squared_logarithmic_error(jnp.array([jnp.e - 1]), jnp.array([0.0]))
@@ -464,7 +475,8 @@ def absolute_percentage_error(
 
     Also known as:
         Mean absolute percentage error, MAPE, relative error.
-        `keras.losses.mean_absolute_percentage_error`: 100 times this
+        `keras.losses.mean_absolute_percentage_error(t, p)`: `100 * absolute_percentage_error(p, t)`
+        `sklearn.metrics.mean_absolute_percentage_error(t, p)`: `absolute_percentage_error(p, t)`
 
     Example:
         >>> print(jaxloss.absolute_percentage_error(jnp.array([3.0]), jnp.array([4.0])))
@@ -508,8 +520,8 @@ def cosine_distance(
         TypeError: The predictions are not floating.
 
     Also known as:
-        Cosine loss; minus `keras.losses.cosine_similarity`, plus 1.
-        `optax.losses.cosine_distance`
+        Cosine loss.
+        `optax.losses.cosine_distance(p, t).mean()`: `cosine_distance(p, t)`
 
     Example:
         >>> print(jaxloss.cosine_distance(jnp.array([[3.0, 0.0]]), jnp.array([[0.0, 2.0]])))
@@ -551,9 +563,9 @@ def cosine_similarity(
 
     Also known as:
         Normalised dot product.
-        `optax.losses.cosine_similarity`
-        `torch.nn.functional.cosine_similarity`
-        `keras.losses.cosine_similarity`: minus this
+        `optax.losses.cosine_similarity(p, t).mean()`: `cosine_similarity(p, t)`
+        `torch.nn.functional.cosine_similarity(p, t).mean()`: `cosine_similarity(p, t)`
+        `keras.losses.cosine_similarity(t, p)`: `-cosine_similarity(p, t, reduction=None)`
 
     Example:
         >>> print(jaxloss.cosine_similarity(jnp.array([[3.0, 0.0]]), jnp.array([[2.0, 0.0]])))

@@ -56,8 +56,7 @@ def dice_loss(
 
     Also known as:
         Sørensen-Dice, soft F1, Tversky loss (with `alpha` and `beta`).
-        `optax.losses.dice_loss`
-        `keras.losses.tversky`: whose alpha and beta change places; over the batch, `smooth=0`
+        `optax.losses.dice_loss(x, q)`: `dice_loss(x, q)`
 
     Example:
         >>> logits = jnp.array([[[30.0, 0.0], [30.0, 0.0]]])
@@ -115,7 +114,7 @@ def binary_dice_loss(
 
     Also known as:
         Sørensen-Dice, soft F1, binary Tversky loss.
-        `optax.losses.binary_dice_loss`
+        `optax.losses.binary_dice_loss(x, y).mean()`: `binary_dice_loss(x, y)`
 
     Example:
         >>> logits, labels = jnp.array([[30.0, 30.0, -30.0]]), jnp.array([[1, 0, 0]])
@@ -227,7 +226,7 @@ def batch_binary_dice_loss(
 
     Also known as:
         Batch Dice, soft F1 score as a loss, binary Tversky loss.
-        `keras.losses.dice`: with `smooth=0`, of the probabilities
+        `keras.losses.dice(y, jax.nn.sigmoid(x))`: `batch_binary_dice_loss(x, y, smooth=0.0)`
 
     Example:
         >>> logits, labels = jnp.array([30.0, 30.0, -30.0]), jnp.array([1, 0, 0])

@@ -40,7 +40,8 @@ def smooth_labels(
 
     Also known as:
         Label smoothing regularisation.
-        `optax.losses.smooth_labels`: with `where`, it leaves mass on absent classes
+        `optax.losses.smooth_labels(q, s)`: `smooth_labels(q, s)`,
+            with `where`, it leaves mass on absent classes
 
     Example:
         >>> labels = jnp.array([[1.0, 0.0, 0.0]])
