@@ -12,6 +12,7 @@ from jaxloss.core.statistics import merge as merge
 from jaxloss.core.statistics import stats as stats
 from jaxloss.losses.binary import binary_cross_entropy as binary_cross_entropy
 from jaxloss.losses.binary import sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy
+from jaxloss.losses.binary import sparsemax_loss as sparsemax_loss
 from jaxloss.losses.contrastive import info_nce_loss as info_nce_loss
 from jaxloss.losses.divergence import generalized_kl_divergence as generalized_kl_divergence
 from jaxloss.losses.divergence import js_divergence as js_divergence
@@ -30,6 +31,8 @@ from jaxloss.losses.margin import perceptron_loss as perceptron_loss
 from jaxloss.losses.margin import soft_margin_loss as soft_margin_loss
 from jaxloss.losses.margin import squared_hinge_loss as squared_hinge_loss
 from jaxloss.losses.multiclass import categorical_cross_entropy as categorical_cross_entropy
+from jaxloss.losses.multiclass import generalized_cross_entropy as generalized_cross_entropy
+from jaxloss.losses.multiclass import multiclass_sparsemax_loss as multiclass_sparsemax_loss
 from jaxloss.losses.multiclass import nll_loss as nll_loss
 from jaxloss.losses.multiclass import poly_loss_cross_entropy as poly_loss_cross_entropy
 from jaxloss.losses.multiclass import softmax_cross_entropy as softmax_cross_entropy

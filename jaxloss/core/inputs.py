@@ -103,29 +103,68 @@ def _paired(
 
 
 def labelled(
-    where: ArrayLike | None, *, logits: ArrayLike, labels: ArrayLike, name: str = "logits"
+    where: ArrayLike | None,
+    *,
+    logits: ArrayLike,
+    labels: ArrayLike,
+    name: str = "logits",
+    fill: float = 0,
 ) -> tuple[Array, Array]:
     """Float logits `[*units, classes]` and class indices `[*units]`; `name` is what errors say.
 
     A label out of range makes its logits NaN, and so the loss and their gradient.
     """
+    (logits,) = _paired(where, 1, {name: fill}, {name: logits})
+    labels = _integers(where, labels, name, logits)
+    logits = with_a_class(logits)
+    return _loud(logits, labels, logits.shape[-1])
+
+
+def headed(
+    where: ArrayLike | None, *, labels: ArrayLike, class_axis: int = 1, **arrays: ArrayLike
+) -> tuple[Array, Array, Array]:
+    """Floats `[*units, features]`, a matrix of the classes, and class indices `[*units]`.
+
+    All units share the matrix. A label out of range makes the features of its unit NaN.
+    """
+    (name, matrix_name), (rows, matrix) = arrays, floats(**arrays)
+    if matrix.ndim != 2 or matrix.shape[1 - class_axis] != rows.shape[-1]:
+        raise ValueError(
+            f"{matrix_name} must have two axes, of which axis {1 - class_axis} is as long as the "
+            f"last one of {name}, got {matrix.shape} and {rows.shape}."
+        )
+    (rows,) = _paired(where, 1, {}, {name: rows})
+    require(~jnp.isnan(matrix), matrix_name, matrix, "it must be a number")
+    labels = _integers(where, labels, name, rows)
+    if matrix.shape[class_axis] == 0:
+        matrix = jnp.zeros((rows.shape[-1], 1) if class_axis else (1, rows.shape[-1]), rows.dtype)
+    rows, labels = _loud(rows, labels, matrix.shape[class_axis])
+    return rows, matrix, labels
+
+
+def grouped(
+    where: ArrayLike | None, *, embeddings: ArrayLike, labels: ArrayLike
+) -> tuple[Array, Array]:
+    """Floats `[units, features]`, and any integers `[units]` that say which belong together."""
+    (embeddings,) = _paired(where, 1, {}, {"embeddings": embeddings})
+    return embeddings, _integers(where, labels, "embeddings", embeddings)
+
+
+def _integers(where: ArrayLike | None, labels: ArrayLike, name: str, like: Array) -> Array:
     labels = jnp.asarray(labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels must be class indices (integers), got {labels.dtype}.")
-    (logits,) = _paired(where, 1, {}, {name: logits})
-    if logits.shape[:-1] != labels.shape:
-        raise ValueError(
-            f"labels must have the shape of {name} without the class axis, got {labels.shape} "
-            f"and {logits.shape}."
-        )
-    logits = with_a_class(logits)
-    classes = logits.shape[-1]
+        raise TypeError(f"labels must be integers, got {labels.dtype}.")
+    _check_units("labels", labels, name, like)
     wide = jnp.int64 if labels.dtype in (jnp.int64, jnp.uint32, jnp.uint64) else jnp.int32
-    labels = blank(labels.astype(jax.dtypes.canonicalize_dtype(wide)), where)
+    return blank(labels.astype(jax.dtypes.canonicalize_dtype(wide)), where)
+
+
+def _loud(rows: Array, labels: Array, classes: int) -> tuple[Array, Array]:
+    """Rows that are NaN where their label is out of range, and labels that are not."""
     known = (labels >= 0) & (labels < classes)
     require(known, "labels", labels, f"a class index is in [0, {classes})")
-    poison = jnp.where(known, 1, jnp.nan).astype(logits.dtype)
-    return logits * poison[..., None], jnp.where(known, labels, 0)
+    poison = jnp.where(known, 1, jnp.nan).astype(rows.dtype)
+    return rows * poison[..., None], jnp.where(known, labels, 0)
 
 
 def distributed(
@@ -140,12 +179,27 @@ def distributed(
 
 def repeated(name: str, array: Array, like_name: str, like: Array) -> Array:
     """`array`, which has the leading axes of `like`, repeated along the last one."""
+    _check_units(name, array, like_name, like)
+    return jnp.broadcast_to(array[..., None], like.shape)
+
+
+def one_per_unit(
+    where: ArrayLike | None, name: str, array: ArrayLike, like_name: str, like: Array
+) -> Array:
+    """A number for each of the units, whose features are the last axis of `like`."""
+    array = floats(**{like_name: like, name: array})[1]
+    _check_units(name, array, like_name, like)
+    array = blank(array, where)
+    require(~jnp.isnan(array), name, array, "it must be a number")
+    return array
+
+
+def _check_units(name: str, array: Array, like_name: str, like: Array) -> None:
     if array.shape != like.shape[:-1]:
         raise ValueError(
             f"{name} must have the shape of {like_name} without the last axis, got {array.shape} "
             f"and {like.shape}."
         )
-    return jnp.broadcast_to(array[..., None], like.shape)
 
 
 def with_a_class(array: Array, fill: float = -jnp.inf) -> Array:
@@ -189,6 +243,7 @@ def option(
 RANGES: dict[str, Callable[..., bool | Array]] = {
     "a number": lambda value: value == value,
     "positive": lambda value: value > 0,
+    "1 or more": lambda value: value >= 1,
     "0 or more": lambda value: value >= 0,
     "in [0, 1]": lambda value: (value >= 0) & (value <= 1),
     "in (0, 1)": lambda value: (value > 0) & (value < 1),

@@ -9,14 +9,27 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import PartitionSpec
 
-from jaxloss.core.numerics import closed_form, finite, softplus, tanh, xtimes
+from jaxloss.core.numerics import closed_form, finite, ratio, softplus, tanh, xtimes
 
 
 def soft_cap(logits: Array, cap: Array) -> Array:
     """cap · tanh(logits / cap), and an absent class stays absent."""
     absent = jnp.isneginf(logits)
     return jnp.where(absent, logits, cap * tanh(jnp.where(absent, 0, logits) / cap))
+
+
+def tempered(logits: Array, temperature: Array) -> Array:
+    """logits / temperature, and an absent class stays absent."""
+    absent = jnp.isneginf(logits)
+    return jnp.where(absent, logits, jnp.where(absent, 0, logits) / temperature)
+
+
+def uniform(present: Array, like: Array) -> Array:
+    """The same share for every class that is present, in the dtype of `like`; 0 for the others."""
+    counted = present.astype(like.dtype)
+    return ratio(counted, jnp.sum(counted, axis=-1, keepdims=True))
 
 
 @closed_form(lambda logits: jnp.where(jnp.isneginf(_top(logits))[..., None], 0, softmax(logits)))
@@ -141,6 +154,22 @@ def shared_at(array: Array, index: Array) -> Array:
     sharding = jax.typeof(index).sharding  # a gather cannot tell it, where the mesh is explicit
     split = any(axis is not None for axis in sharding.spec)
     return array.reshape(-1).at[index].get(out_sharding=sharding if split else None)
+
+
+@jax.custom_jvp
+def rows_at(matrix: Array, index: Array) -> Array:
+    """The row of the matrix that each index names; its derivative is a product, not a scatter."""
+    sharding = jax.typeof(index).sharding
+    split = any(axis is not None for axis in sharding.spec)
+    spec = PartitionSpec(*sharding.spec, None)
+    return matrix.at[index].get(out_sharding=sharding.update(spec=spec) if split else None)
+
+
+@rows_at.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (matrix, index), (t, _) = primals, tangents
+    one_hot = jax.nn.one_hot(index, matrix.shape[0], dtype=t.dtype)
+    return rows_at(matrix, index), jnp.matmul(one_hot, t, precision="highest")
 
 
 def hit(array: Array, index: Array) -> Array:

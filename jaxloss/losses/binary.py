@@ -14,6 +14,7 @@ from jaxloss.core.reductions import R, Reduction, reduce
 LEARNS = {
     "sigmoid_binary_cross_entropy": "bit",
     "binary_cross_entropy": "bit",
+    "sparsemax_loss": "bit",
 }
 
 
@@ -132,4 +133,50 @@ def binary_cross_entropy(
     inputs.require((p >= 0) & (p <= 1), "probabilities", p, "a probability is in [0, 1]")
     inputs.require((y >= 0) & (y <= 1), "labels", y, "a probability is in [0, 1]")
     values = -numerics.xlogy(y, p) - numerics.xlog1py(1 - y, -p)
+    return reduce(values, where=where, weights=weights, reduction=reduction)
+
+
+def sparsemax_loss(
+    logits: Float[ArrayLike, "*units"],
+    labels: Shaped[ArrayLike, "*units"],
+    *,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Num[ArrayLike, "..."] | None = None,
+    reduction: Reduction[R] = "mean",
+) -> R:
+    """Binary sparsemax loss: 0 beyond a margin of 1, a parabola within it, then a line.
+
+        x = (1 - 2·labels)·logits
+        ℓ = 0 where x ≤ -1,   (x + 1)² / 4 where -1 < x < 1,   x where x ≥ 1
+
+    The probability that belongs to it, min(max((logits + 1) / 2, 0), 1), reaches 0 and 1.
+
+    Args:
+        logits: `[*units]`, floating.
+        labels: `[*units]`, 0 and 1; not probabilities between.
+        where, weights, reduction: See `jaxloss.core.reductions`.
+
+    Returns:
+        The reduced loss; with `reduction=None` one value per label.
+
+    Raises:
+        ValueError: The shapes differ.
+        TypeError: The logits are not floating.
+
+    Also known as:
+        Modified Huber loss (scaled), sparse plus.
+        `optax.losses.sparsemax_loss(x, y).mean()`: `sparsemax_loss(x, y)`
+
+    Example:
+        >>> logits, labels = jnp.array([0.0, 2.0, 2.0]), jnp.array([1, 1, 0])
+        >>> print(jaxloss.sparsemax_loss(logits, labels, reduction=None))
+        [0.25 0. 2. ]
+
+    Reference:
+        Blondel, Martins and Niculae, "Learning with Fenchel-Young Losses", 2020,
+        arXiv:1901.02324.
+    """
+    logits, labels = inputs.paired(where, logits=logits, labels=labels)
+    inputs.require((labels == 0) | (labels == 1), "labels", labels, "a label is 0 or 1")
+    values = kernels.sparse_plus(numerics.signed(logits, 1 - 2 * labels))
     return reduce(values, where=where, weights=weights, reduction=reduction)

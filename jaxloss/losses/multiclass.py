@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, Num, Shaped
 
-from jaxloss.core import inputs, numerics, over_classes
+from jaxloss.core import class_options, inputs, kernels, numerics, over_classes, sparsemax
 from jaxloss.core.reductions import R, Reduction, reduce
-from jaxloss.parts import targets
 
 #: The kind of label that each loss learns from.
 LEARNS = {
@@ -18,6 +16,8 @@ LEARNS = {
     "categorical_cross_entropy": "distribution",
     "nll_loss": "class",
     "poly_loss_cross_entropy": "distribution",
+    "generalized_cross_entropy": "class",
+    "multiclass_sparsemax_loss": "class",
 }
 
 
@@ -80,10 +80,13 @@ def softmax_cross_entropy(
         1990. Softcap: Gemma Team, "Gemma 2", 2024, arXiv:2408.00118.
     """
     logits, labels = inputs.distributed(where, logits=logits, labels=labels)
-    c, x = _per_class(class_weights, logits), _capped(logits, logit_softcap)
+    x, c = (
+        class_options.capped(logits, logit_softcap),
+        class_options.per_class(class_weights, logits),
+    )
     counts = None if c is None else jnp.sum(c * labels, axis=-1)
     values = over_classes.cross_entropy(x, labels if c is None else c * labels)
-    values = _with_options(values, x, c, counts, label_smoothing, z_loss)
+    values = class_options.with_options(values, x, c, counts, label_smoothing, z_loss)
     return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
 
 
@@ -151,11 +154,8 @@ def softmax_cross_entropy_with_integer_labels(
     """
     logits, labels = inputs.labelled(where, logits=logits, labels=labels)
     inputs.warn_of_probabilities(logits, where)
-    c, x = _per_class(class_weights, logits), _capped(logits, logit_softcap)
-    counts = None if c is None else over_classes.shared_at(c, labels)
-    values = over_classes.cross_entropy_at(x, labels)
-    values = values if counts is None else counts * values
-    values = _with_options(values, x, c, counts, label_smoothing, z_loss)
+    x = class_options.capped(logits, logit_softcap)
+    values, counts = class_options.cost_of_labels(x, labels, class_weights, label_smoothing, z_loss)
     return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
 
 
@@ -254,9 +254,8 @@ def nll_loss(
     """
     log_probs, labels = inputs.labelled(where, logits=log_probs, labels=labels, name="log_probs")
     inputs.require(log_probs <= 0, "log_probs", log_probs, "a log probability is 0 or less")
-    c, values = _per_class(class_weights, log_probs), -over_classes.at(log_probs, labels)
-    counts = None if c is None else over_classes.shared_at(c, labels)
-    values = values if counts is None else counts * values
+    c = class_options.per_class(class_weights, log_probs)
+    values, counts = class_options.weighted_at(-over_classes.at(log_probs, labels), labels, c)
     return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
 
 
@@ -311,38 +310,100 @@ def poly_loss_cross_entropy(
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
-def _per_class(class_weights: ArrayLike | None, logits: Array) -> Array | None:
-    """One weight per class, with axes of length 1 for the units."""
-    if class_weights is None:
-        return None
-    c = inputs.with_a_class(jnp.asarray(class_weights), 0)
-    c = inputs.option("class_weights", c, logits, must_be="0 or more", entries=True)
-    return jnp.broadcast_to(c, (1,) * (logits.ndim - 1) + logits.shape[-1:])
+def generalized_cross_entropy(
+    probabilities: Float[ArrayLike, "*units classes"],
+    labels: Integer[ArrayLike, "*units"],
+    *,
+    q: Float[ArrayLike, ""] | int = 0.7,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Num[ArrayLike, "..."] | None = None,
+    reduction: Reduction[R] = "mean",
+) -> R:
+    """Generalized cross entropy: between cross entropy and mean absolute error.
+
+        p = probabilities[labels]
+        ℓ = (1 - p ** q) / q      at q = 0: -log p
+
+    A wrong label costs at most 1 / q, so that noisy labels do less harm: `q = 0` is cross entropy,
+    which learns fastest, and `q = 1` is the absolute error 1 - p, which tolerates most.
+
+    Args:
+        probabilities: `[*units, classes]`, floating, rows that sum to 1.
+        labels: `[*units]`, integers in [0, classes). Out of range is NaN, in value and gradient.
+        q: In [0, 1], may be traced.
+        where, weights, reduction: See `jaxloss.core.reductions`.
+
+    Returns:
+        The reduced loss; with `reduction=None` one value per label.
+
+    Raises:
+        ValueError: The shapes do not fit, or `q` is outside [0, 1].
+        TypeError: The probabilities are not floating, or the labels are not integers.
+
+    Also known as:
+        GCE, Lq loss.
+        `keras.losses.categorical_generalized_cross_entropy(y, p, q=g)`:
+            `generalized_cross_entropy(p, y, q=g, reduction=None)`, its class starts from q = 0.5
+
+    Example:
+        >>> p, labels = jnp.array([[0.25, 0.75], [1.0, 0.0]]), jnp.array([0, 1])
+        >>> print(jaxloss.generalized_cross_entropy(p, labels, q=0.5, reduction=None))
+        [1. 2.]
+
+    Reference:
+        Zhang and Sabuncu, "Generalized Cross Entropy Loss for Training Deep Neural Networks with
+        Noisy Labels", 2018, arXiv:1805.07836.
+    """
+    p, labels = inputs.labelled(
+        where, logits=probabilities, labels=labels, name="probabilities", fill=1
+    )
+    inputs.require((p >= 0) & (p <= 1), "probabilities", p, "a probability is in [0, 1]")
+    q = inputs.option("q", q, p, must_be="in [0, 1]")
+    values = -kernels.box_cox(over_classes.at(p, labels), q)
+    return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
-def _capped(logits: Array, logit_softcap: ArrayLike | None) -> Array:
-    if logit_softcap is None:
-        return logits
-    cap = inputs.option("logit_softcap", logit_softcap, logits, must_be="positive")
-    return over_classes.soft_cap(logits, cap)
+def multiclass_sparsemax_loss(
+    logits: Float[ArrayLike, "*units classes"],
+    labels: Integer[ArrayLike, "*units"],
+    *,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Num[ArrayLike, "..."] | None = None,
+    reduction: Reduction[R] = "mean",
+) -> R:
+    """Sparsemax loss: the cross entropy of a softmax that gives most classes no share at all.
 
+        p = max(0, logits - τ) with τ such that Σ p = 1
+        ℓ = ½·‖p - e‖² + max(0, τ - logits[labels])      e: 1 at the label, 0 elsewhere
 
-def _with_options(
-    values: Array,
-    x: Array,
-    c: Array | None,
-    counts: Array | None,
-    label_smoothing: ArrayLike,
-    z_loss: ArrayLike,
-) -> Array:
-    """What the labels cost, blended with the cost of every class alike, and the penalty."""
-    smoothing = inputs.option("label_smoothing", label_smoothing, x, must_be="in [0, 1]")
-    penalty = inputs.option("z_loss", z_loss, x, must_be="0 or more")
-    if inputs.given(label_smoothing):
-        shares = targets.uniform(~jnp.isneginf(x), x)
-        even = over_classes.spread_cross_entropy(x, shares if c is None else c * shares)
-        values = numerics.blend(smoothing, values, even)
-    if inputs.given(z_loss):
-        penalty = penalty if counts is None else counts * penalty
-        values = values + penalty * over_classes.logsumexp(x) ** 2
-    return values
+    The gradient is p - e, and the loss is exactly 0 where the label leads every class by 1. A
+    logit of -inf is an absent class. A label out of range is NaN, in value and gradient.
+
+    Args:
+        logits: `[*units, classes]`, floating.
+        labels: `[*units]`, integers in [0, classes).
+        where, weights, reduction: See `jaxloss.core.reductions`.
+
+    Returns:
+        The reduced loss; with `reduction=None` one value per label.
+
+    Raises:
+        ValueError: The shapes do not fit.
+        TypeError: The logits are not floating, or the labels are not integers.
+
+    Also known as:
+        Fenchel-Young loss of the Gini entropy, multiclass modified Huber loss.
+        `optax.losses.multiclass_sparsemax_loss(x, y).mean()`: `multiclass_sparsemax_loss(x, y)`
+
+    Example:
+        >>> logits, labels = jnp.array([[0.5, 0.0, -1.0], [2.0, 0.0, -1.0]]), jnp.array([1, 0])
+        >>> print(jaxloss.multiclass_sparsemax_loss(logits, labels, reduction=None))
+        [0.5625 0. ]
+
+    Reference:
+        Martins and Astudillo, "From Softmax to Sparsemax: A Sparse Model of Attention and
+        Multi-Label Classification", 2016, arXiv:1602.02068.
+    """
+    logits, labels = inputs.labelled(where, logits=logits, labels=labels)
+    values = sparsemax.sparsemax_loss_at(logits, labels)
+    return reduce(values, where=where, weights=weights, reduction=reduction)

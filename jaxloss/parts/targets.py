@@ -9,7 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num
 
-from jaxloss.core import inputs, numerics
+from jaxloss.core import inputs, numerics, over_classes
 
 
 def smooth_labels(
@@ -56,18 +56,7 @@ def smooth_labels(
     (labels,) = inputs.paired(where, labels=labels)
     alpha = inputs.option("alpha", alpha, labels, must_be="in [0, 1]")
     present = inputs.spread("where", True if where is None else where, labels.shape)
-    return (1 - alpha) * labels + alpha * uniform(present, labels)
-
-
-def uniform(present: Array, like: Array) -> Array:
-    """The same share for every class that is present, in the dtype of `like`; 0 for the others.
-
-    Example:
-        >>> print(jaxloss.parts.targets.uniform(jnp.array([True, False, True]), jnp.zeros(3)))
-        [0.5 0. 0.5]
-    """
-    counted = present.astype(like.dtype)
-    return numerics.ratio(counted, jnp.sum(counted, axis=-1, keepdims=True))
+    return (1 - alpha) * labels + alpha * over_classes.uniform(present, labels)
 
 
 def class_balanced_weights(counts: Num[ArrayLike, "classes"], *, beta: float = 0.9999) -> Array:
