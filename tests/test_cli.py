@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -103,15 +104,27 @@ def test_other_names_are_read_from_the_docstring():
 Also known as:
     First name, FN, second
     name (in one field); third.
-    Cosine loss; minus `keras.losses.x`, plus 1.
-    `torch.nn.functional.y`: with `scale=2`, a mean
+    `torch.nn.functional.y(a, b=2)`: with `scale=2`, a mean
+    `keras.losses.x(b, a)`:
+        `100 * x(a, b)`,
+        a note
 
 Example:
     `not.this`
 """
     names, peers = catalogue.also_known_as(text)
-    assert names == ("First name", "FN", "second name", "third", "Cosine loss")
-    assert peers == ("keras.losses.x", "torch.nn.functional.y")
+    assert names == ("First name", "FN", "second name", "third")
+    assert peers == (
+        catalogue.Counterpart("torch.nn.functional.y(a, b=2)", "", "with `scale=2`, a mean"),
+        catalogue.Counterpart("keras.losses.x(b, a)", "100 * x(a, b)", "a note"),
+    )
+
+
+def test_migration_table_of_a_peer(jaxloss):
+    code, out, _ = jaxloss("losses", "--peer", "keras")
+    assert code == 0 and "torch" not in out and "sparse_categorical_crossentropy(y, x" in out
+    assert re.search(r"mean_absolute_percentage_error\(t, p\) +100 \* absolute_perc", out)
+    assert "mean_squared_error" not in jaxloss("losses", "--peer", "keras", "huber")[1]
 
 
 # --- wrong on purpose
@@ -123,6 +136,8 @@ Example:
         ("show mse", "did you mean squared_error?"),
         ("show huber_los", "did you mean huber_loss"),
         ("losses qqqq", "no loss 'qqqq'"),
+        ("losses --peer pytorch", "--peer is one of keras"),
+        ("losses --peer torch qqqq", "Nothing of torch is about 'qqqq'"),
         ("fit --data digit", "did you mean digits?"),
         ("fit --data nope.csv --target y", "There is no file nope.csv."),
         ("fit --data diabetes --target y", "--target is for a CSV file"),

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 import jaxloss
-from jaxloss import losses
+from jaxloss import losses, parts
 from jaxloss.cli.mistakes import Mistake, close
 from jaxloss.core.statistics import Statistic
 
@@ -36,7 +36,7 @@ class Counterpart:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One public loss."""
+    """One public function: a loss, or what losses are made of."""
 
     name: str
     family: str
@@ -59,20 +59,21 @@ class Entry:
 
 @functools.cache
 def entries() -> dict[str, Entry]:
-    """Every public loss by name, family by family."""
+    """Every public loss by name, family by family, and then what losses are made of."""
     found = {}
-    for info in pkgutil.iter_modules(losses.__path__):
-        module = importlib.import_module(f"{losses.__name__}.{info.name}")
-        for name, member in vars(module).items():
-            here = inspect.isfunction(member) and member.__module__ == module.__name__
-            if here and getattr(jaxloss, name, None) is member:
-                found[name] = _entry(info.name, module, name, member)
+    for package in (losses, parts):
+        for info in pkgutil.iter_modules(package.__path__):
+            module = importlib.import_module(f"{package.__name__}.{info.name}")
+            for name, member in vars(module).items():
+                here = inspect.isfunction(member) and member.__module__ == module.__name__
+                if here and getattr(jaxloss, name, None) is member:
+                    found[name] = _entry(info.name, module, name, member)
     return found
 
 
-def unit(family: str) -> str:
-    """What a family counts: the first line of its module."""
-    module = importlib.import_module(f"{losses.__name__}.{family}")
+def unit(entry: Entry) -> str:
+    """What the loss counts: the first line of its module."""
+    module = importlib.import_module(entry.loss.__module__)
     return (module.__doc__ or "").strip().splitlines()[0]
 
 

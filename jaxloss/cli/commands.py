@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -169,9 +170,13 @@ def losses(
 
 
 def _migration(peer: str, query: str) -> None:
-    grid = Grid(peer, "jaxloss", "Note", box=None, header_style="bold", show_edge=False)
-    for each in catalogue.counterparts(peer, query):
-        grid.add_row(Text(each.there), Text(each.here or "see the note"), Text(each.note))
+    found = catalogue.counterparts(peer, query)
+    module = os.path.commonprefix([each.there.split("(")[0] for each in found]).rpartition(".")[0]
+    grid = Grid(box=None, header_style="bold")
+    for head in (f"{module}.", "jaxloss.", "Note"):
+        grid.add_column(head, overflow="fold")
+    for each in found:
+        grid.add_row(*map(Text, (each.there.removeprefix(f"{module}."), each.here, each.note)))
     _console().print(grid)
 
 
@@ -183,7 +188,7 @@ def show(name: Annotated[str, typer.Argument(help="A loss, as in `jaxloss losses
     called = inspect.Signature([p.replace(annotation=p.empty) for p in parameters])
     console = _console()
     console.print(f"jaxloss.{name}{called}", style="bold", markup=False, highlight=False)
-    console.print(f"{catalogue.unit(entry.family)}\n", style="dim", highlight=False)
+    console.print(f"{catalogue.unit(entry)}\n", style="dim", highlight=False)
     console.print(inspect.getdoc(entry.loss), markup=False, highlight=False)
 
 

@@ -147,7 +147,6 @@ def generalized_kl_divergence(
         I-divergence, Csiszár's divergence, the Bregman divergence of x·log x.
         `optax.losses.generalized_kl_divergence(log_p, q).mean()`:
             `generalized_kl_divergence(log_p, q)`
-        `optax.losses.convex_kl_divergence(log_p, q).mean()`: `generalized_kl_divergence(log_p, q)`
 
     Example:
         >>> log_probs, targets = jnp.array([0.0, 0.0]), jnp.array([1.0, 0.0])

@@ -243,7 +243,7 @@ def huber_loss(
         `optax.losses.huber_loss(p, t).mean()`: `huber_loss(p, t)`
         `torch.nn.functional.huber_loss(p, t, delta=d)`: `huber_loss(p, t, delta=d)`
         `keras.losses.huber(t, p, delta=d)`: `huber_loss(p, t, delta=d)`, a mean over the last axis
-        `keras.losses.Huber(delta=d)(t, p, sample_weight=w)`:
+        `keras.losses.Huber(delta=d)(t[:, None], p[:, None], sample_weight=w)`:
             `huber_loss(p, t, delta=d, weights=w, reduction=jaxloss.unit_mean)`
         `scipy.special.huber(d, p - t).mean()`: `huber_loss(p, t, delta=d)`
 

@@ -56,7 +56,7 @@ def dice_loss(
 
     Also known as:
         Sørensen-Dice, soft F1, Tversky loss (with `alpha` and `beta`).
-        `optax.losses.dice_loss(x, q)`: `dice_loss(x, q)`
+        `optax.losses.dice_loss(x, q).mean()`: `dice_loss(x, q)`
 
     Example:
         >>> logits = jnp.array([[[30.0, 0.0], [30.0, 0.0]]])
