@@ -141,9 +141,30 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     return direction, _ratio(across, safe_norm(x)[..., None])
 
 
+def _p_norm_in_x(x: Array, p: Array) -> Array:
+    shares = absolute(_scaled(x)[1])
+    total = jnp.sum(jnp.power(shares, p), axis=-1, keepdims=True)
+    return jnp.sign(x) * ratio(jnp.power(shares, p - 1), jnp.power(total, 1 - 1 / p))
+
+
+def _p_norm_in_p(x: Array, p: Array) -> Array:
+    shares = absolute(_scaled(x)[1])
+    powers = jnp.power(shares, p)
+    total = jnp.sum(powers, axis=-1)
+    bend = ratio(jnp.sum(xlogy(powers, shares), axis=-1), total) - xlogy(jnp.sign(total), total) / p
+    return p_norm(x, p) * (bend / p)
+
+
+@closed_form(_p_norm_in_x, _p_norm_in_p)
+def p_norm(x: Array, p: Array) -> Array:
+    """(Σ|x|ᵖ)^(1/p) over the last axis for p of 1 or more, with derivatives 0 at 0; max|x| at ∞."""
+    scale, scaled = _scaled(x)
+    return jnp.power(jnp.sum(jnp.power(jnp.abs(scaled), p), axis=-1), 1 / p) * scale[..., 0]
+
+
 def _scaled(x: Array) -> tuple[Array, Array]:
     """The largest entry of the last axis, and the entries as shares of it."""
-    largest = jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0)
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0))
     return largest, jnp.where(jnp.isinf(x), jnp.sign(x), _ratio(x, largest))
 
 

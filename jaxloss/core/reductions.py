@@ -106,7 +106,8 @@ def reduce_rows(
     """The last line of a loss whose units see each other.
 
     `kernel(*rows, *options, where)`, a module-level function or a frozen dataclass of Python
-    values, is one value per row and which rows count (an anchor without a positive does not).
+    values, is one value per row and what a row of weight 1 adds to the denominator: 1 or True,
+    how many terms its value is a sum of, or 0 where it has none (an anchor without a positive).
     Rows are told apart by `where` and never by their order.
     """
     units = rows[0].shape[:1]
@@ -126,8 +127,9 @@ def _reduce_rows(
     reduction: Reduction[R],
 ) -> R:
     rows, where, weights = jax.tree.map(_everywhere, concatenated)
-    values, where = kernel(*rows, *options, where)
-    return reduce(values, where=where, weights=weights, reduction=reduction)
+    values, counts = kernel(*rows, *options, where)
+    where, counts = counts > 0, counts.astype(values.dtype)
+    return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
 
 
 def _everywhere(rows: Array) -> Array:

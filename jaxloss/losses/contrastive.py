@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Num, Shaped
+from jaxtyping import Bool, Float, Integer, Num, Shaped
 
 from jaxloss.core import inputs, numerics, over_classes
-from jaxloss.core.reductions import R, Reduction, reduce_rows
+from jaxloss.core.reductions import R, Reduction, reduce, reduce_rows
 from jaxloss.core.statistics import total
+from jaxloss.parts.distances import distances, pairwise_cosine_similarities
+from jaxloss.parts.pairs import negative_pairs, positive_pairs
 
 #: The kind of target that each loss learns from: none, a positive is another view of the anchor.
 LEARNS: dict[str, str] = {}
@@ -20,6 +22,7 @@ def info_nce_loss(
     anchors: Float[ArrayLike, "units features"],
     positives: Shaped[ArrayLike, "units features"],
     *,
+    negatives: Shaped[ArrayLike, "..."] | None = None,
     temperature: Float[ArrayLike, ""] | int = 0.1,
     where: Bool[ArrayLike, "..."] | None = None,
     weights: Num[ArrayLike, "..."] | None = None,
@@ -32,11 +35,15 @@ def info_nce_loss(
 
     The positives of the others are the negatives, so a larger batch is a harder task and parts
     of a batch have to see each other: they merge by `jaxloss.stats`. A deleted row is nobody's
-    negative; a weight repeats the anchor's own term. Normalise the embeddings to compare angles.
+    negative; a weight repeats the anchor's own term. Where negatives are given, j runs over them
+    and the anchor's own positive, and no anchor sees another. Normalise the embeddings to compare
+    angles.
 
     Args:
         anchors: `[units, features]`, floating.
         positives: `[units, features]`, the match of each anchor.
+        negatives: None, the positives of the others; `[units, negatives, features]`, those of each
+            anchor; or `[negatives, features]`, the same for all, such as a queue.
         temperature: Divides the similarities; positive, may be traced.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
@@ -61,6 +68,10 @@ def info_nce_loss(
     """
     anchors, positives = inputs.paired(where, features=1, anchors=anchors, positives=positives)
     temperature = inputs.option("temperature", temperature, anchors, must_be="positive")
+    if negatives is not None:
+        behind = _behind(where, anchors, positives, negatives) / temperature
+        values = numerics.softplus(over_classes.logsumexp(behind))
+        return reduce(values, where=where, weights=weights, reduction=reduction)
     return reduce_rows(
         _info_nce,
         (anchors, positives),
@@ -74,9 +85,358 @@ def info_nce_loss(
 def _info_nce(
     anchors: Array, positives: Array, temperature: Array, where: Array
 ) -> tuple[Array, Array]:
-    middle = numerics.ratio(total(positives, where, None), jnp.sum(where, dtype=positives.dtype))
     # a shift of all positives changes no loss; without their mean the differences keep their digits
-    apart = positives - jax.lax.stop_gradient(middle)[None]
+    apart = positives - _mean(positives, where)[None]
     s = jnp.matmul(anchors, apart.T, precision="highest") / temperature
     s = jnp.where(where[None], s, -jnp.inf)
     return over_classes.cross_entropy_at(s, jnp.arange(s.shape[-1])), where
+
+
+def _behind(
+    where: ArrayLike | None, anchors: Array, positives: Array, negatives: ArrayLike
+) -> Array:
+    """How much more similar the anchor is to each of the negatives than to its positive."""
+    _, negatives = inputs.floats(anchors=anchors, negatives=negatives)
+    shared = (anchors.shape[-1],) == negatives.shape[1:]
+    if not shared and negatives.shape[:1] + negatives.shape[2:] != anchors.shape:
+        raise ValueError(
+            "negatives must be [units, negatives, features] or [negatives, features], got "
+            f"{negatives.shape} for anchors {anchors.shape}."
+        )
+    inputs.require(~jnp.isnan(negatives), "negatives", negatives, "it must be a number")
+    if not shared:
+        negatives = inputs.blank(negatives, where, features=2)
+        return jnp.sum(anchors[:, None] * (negatives - positives[:, None]), axis=-1)
+    own = jnp.sum(anchors * positives, axis=-1, keepdims=True)
+    return jnp.matmul(anchors, negatives.T, precision="highest") - own
+
+
+def ntxent(
+    embeddings: Float[ArrayLike, "units features"],
+    labels: Integer[ArrayLike, "units"],
+    *,
+    temperature: Float[ArrayLike, ""] | int = 0.07,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Num[ArrayLike, "..."] | None = None,
+    reduction: Reduction[R] = "mean",
+) -> R:
+    """NT-Xent: each anchor picks each of its positives among its negatives, by cosine.
+
+        s  = cosines of embeddings / temperature
+        ℓᵢ = Σₚ log(1 + Σₙ exp(sᵢₙ - sᵢₚ))      over the positives p and the negatives n of i
+
+    Rows with the label of the anchor are its positives, rows with another its negatives. The mean
+    is over all pairs of an anchor and a positive, and an anchor without a positive counts for
+    nothing. A deleted row is in nobody's pair; a weight repeats the anchor's own pairs.
+
+    Args:
+        embeddings: `[units, features]`, floating; their lengths do not count.
+        labels: `[units]`, any integers: rows with the same one belong together.
+        temperature: Divides the cosines; positive, may be traced.
+        where, weights, reduction: See `jaxloss.core.reductions`.
+
+    Returns:
+        The reduced loss; with `reduction=None` one value per anchor, the sum over its positives.
+
+    Raises:
+        ValueError: The shapes do not fit, or `temperature` is not positive.
+        TypeError: The embeddings are not floating, or the labels are not integers.
+
+    Also known as:
+        Normalised temperature-scaled cross entropy, SimCLR loss.
+        `optax.losses.ntxent(e, k, t)`: `ntxent(e, k, temperature=t)`, NaN without any positive
+        `pytorch_metric_learning.losses.NTXentLoss(temperature=t)(e, k)`:
+            `ntxent(e, k, temperature=t)`
+
+    Example:
+        >>> embeddings = jnp.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
+        >>> print(f"{jaxloss.ntxent(embeddings, jnp.array([0, 0, 1, 1]), temperature=1.0):.4f}")
+        0.5514
+
+    Reference:
+        Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", 2020,
+        arXiv:2002.05709.
+    """
+    embeddings, labels = inputs.grouped(where, embeddings=embeddings, labels=labels)
+    temperature = inputs.option("temperature", temperature, embeddings, must_be="positive")
+    return reduce_rows(
+        _ntxent,
+        (embeddings, labels),
+        temperature,
+        where=where,
+        weights=weights,
+        reduction=reduction,
+    )
+
+
+def _ntxent(
+    embeddings: Array, labels: Array, temperature: Array, where: Array
+) -> tuple[Array, Array]:
+    s = pairwise_cosine_similarities(embeddings, embeddings) / temperature
+    positive, negative = positive_pairs(labels, where=where), negative_pairs(labels, where=where)
+    others = over_classes.logsumexp(jnp.where(negative, s, -jnp.inf))
+    each = numerics.softplus(others[:, None] - s)
+    return jnp.sum(jnp.where(positive, each, 0), axis=-1), jnp.sum(positive, axis=-1)
+
+
+def supcon_loss(
+    embeddings: Float[ArrayLike, "units features"],
+    labels: Integer[ArrayLike, "units"],
+    *,
+    temperature: Float[ArrayLike, ""] | int = 0.1,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Num[ArrayLike, "..."] | None = None,
+    reduction: Reduction[R] = "mean",
+) -> R:
+    """Supervised contrastive loss: each anchor picks its positives among all others, by cosine.
+
+        s  = cosines of embeddings / temperature
+        ℓᵢ = mean over the positives p of i of  log Σⱼ exp(sᵢⱼ) - sᵢₚ      over all j but i
+
+    It is L_out of the paper: the mean over the positives is outside of the logarithm. Another
+    positive is in the denominator, as it is not in `ntxent`. An anchor without a positive counts
+    for nothing; a deleted row is in nobody's pair; a weight repeats the anchor's own term.
+
+    Args:
+        embeddings: `[units, features]`, floating; their lengths do not count.
+        labels: `[units]`, any integers: rows with the same one belong together.
+        temperature: Divides the cosines; positive, may be traced.
+        where, weights, reduction: See `jaxloss.core.reductions`.
+
+    Returns:
+        The reduced loss; with `reduction=None` one value per anchor.
+
+    Raises:
+        ValueError: The shapes do not fit, or `temperature` is not positive.
+        TypeError: The embeddings are not floating, or the labels are not integers.
+
+    Also known as:
+        SupCon, L_out. The paper's own code multiplies it by temperature / 0.07.
+        `pytorch_metric_learning.losses.SupConLoss(temperature=t)(e, k)`:
+            `supcon_loss(e, k, temperature=t)`, its mean leaves out what is 0
+
+    Example:
+        >>> embeddings = jnp.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
+        >>> loss = jaxloss.supcon_loss(embeddings, jnp.array([0, 0, 1, 1]), temperature=1.0)
+        >>> print(f"{loss:.4f}")
+        0.5514
+
+    Reference:
+        Khosla et al., "Supervised Contrastive Learning", 2020, arXiv:2004.11362.
+    """
+    embeddings, labels = inputs.grouped(where, embeddings=embeddings, labels=labels)
+    temperature = inputs.option("temperature", temperature, embeddings, must_be="positive")
+    return reduce_rows(
+        _supcon,
+        (embeddings, labels),
+        temperature,
+        where=where,
+        weights=weights,
+        reduction=reduction,
+    )
+
+
+def _supcon(
+    embeddings: Array, labels: Array, temperature: Array, where: Array
+) -> tuple[Array, Array]:
+    s = pairwise_cosine_similarities(embeddings, embeddings) / temperature
+    positive, negative = positive_pairs(labels, where=where), negative_pairs(labels, where=where)
+    counts = jnp.any(positive, axis=-1)
+    present = positive | negative | ~counts[:, None]  # all of a row that does not count
+    share = positive / jnp.maximum(jnp.sum(positive, axis=-1, keepdims=True, dtype=s.dtype), 1)
+    return over_classes.cross_entropy(jnp.where(present, s, -jnp.inf), share), counts
+
+
+def clip_loss(
+    image_embeddings: Float[ArrayLike, "units features"],
+    text_embeddings: Shaped[ArrayLike, "units features"],
+    *,
+    logit_scale: Float[ArrayLike, ""] | int,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Num[ArrayLike, "..."] | None = None,
+    reduction: Reduction[R] = "mean",
+) -> R:
+    """CLIP: each image picks its text among those of the batch, and each text its image.
+
+        s  = logit_scale·image_embeddings · text_embeddingsᵀ
+        ℓᵢ = (log Σⱼ exp(sᵢⱼ) + log Σⱼ exp(sⱼᵢ)) / 2 - sᵢᵢ
+
+    It is `info_nce_loss` in both directions. Pass normalised embeddings, and the scale itself:
+    CLIP learns its logarithm, from log(1 / 0.07), and keeps it below log 100. A deleted pair is
+    nobody's negative; a weight repeats the pair's own term.
+
+    Args:
+        image_embeddings: `[units, features]`, floating.
+        text_embeddings: `[units, features]`, the match of each image.
+        logit_scale: Multiplies the similarities; positive, may be traced.
+        where, weights, reduction: See `jaxloss.core.reductions`.
+
+    Returns:
+        The reduced loss; with `reduction=None` one value per pair of an image and its text.
+
+    Raises:
+        ValueError: The shapes differ, or `logit_scale` is not positive.
+        TypeError: The image embeddings are not floating.
+
+    Also known as:
+        Symmetric InfoNCE, multi-class N-pair loss in two directions.
+        `open_clip.ClipLoss()(a, b, s)`: `clip_loss(a, b, logit_scale=s)`
+
+    Example:
+        >>> print(f"{jaxloss.clip_loss(jnp.eye(2), jnp.eye(2), logit_scale=1.0):.4f}")
+        0.3133
+
+    Reference:
+        Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
+        2021, arXiv:2103.00020.
+    """
+    images, texts = inputs.paired(
+        where, features=1, image_embeddings=image_embeddings, text_embeddings=text_embeddings
+    )
+    scale = inputs.option("logit_scale", logit_scale, images, must_be="positive")
+    return reduce_rows(
+        _clip, (images, texts), scale, where=where, weights=weights, reduction=reduction
+    )
+
+
+def _clip(images: Array, texts: Array, scale: Array, where: Array) -> tuple[Array, Array]:
+    # a shift of all texts changes no image's choice, nor one of all images a text's
+    of_image, of_text = _mean(images, where), _mean(texts, where)
+    images_apart, texts_apart = images - of_image[None], texts - of_text[None]
+    both = jnp.matmul(images_apart, texts_apart.T, precision="highest")
+    to_texts = both + jnp.sum(texts_apart * of_image[None], axis=-1)[None]
+    to_images = both.T + jnp.sum(images_apart * of_text[None], axis=-1)[None]
+    values = [
+        over_classes.cross_entropy_at(
+            jnp.where(where[None], scale * s, -jnp.inf), jnp.arange(s.shape[-1])
+        )
+        for s in (to_texts, to_images)
+    ]
+    return (values[0] + values[1]) / 2, where
+
+
+def siglip_loss(
+    image_embeddings: Float[ArrayLike, "units features"],
+    text_embeddings: Shaped[ArrayLike, "units features"],
+    *,
+    logit_scale: Float[ArrayLike, ""] | int,
+    logit_bias: Float[ArrayLike, ""] | int,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Num[ArrayLike, "..."] | None = None,
+    reduction: Reduction[R] = "mean",
+) -> R:
+    """SigLIP: whether an image and a text of the batch belong together, asked of every pair.
+
+        s  = logit_scale·image_embeddings · text_embeddingsᵀ + logit_bias
+        ℓᵢ = Σⱼ log(1 + exp(-zᵢⱼ·sᵢⱼ))      z = 1 for the image's own text, else -1
+
+    There is no softmax over the batch. Pass normalised embeddings, and the scale itself; the
+    paper learns its logarithm from log 10, and the bias from -10 as most pairs do not match. The
+    mean is over images, not over pairs. A deleted pair is nobody's negative; a weight repeats the
+    image's own row.
+
+    Args:
+        image_embeddings: `[units, features]`, floating.
+        text_embeddings: `[units, features]`, the match of each image.
+        logit_scale: Multiplies the similarities; positive, may be traced.
+        logit_bias: Added to them; may be traced.
+        where, weights, reduction: See `jaxloss.core.reductions`.
+
+    Returns:
+        The reduced loss; with `reduction=None` one value per image, the sum over the texts.
+
+    Raises:
+        ValueError: The shapes differ, or `logit_scale` is not positive.
+        TypeError: The image embeddings are not floating.
+
+    Also known as:
+        Sigmoid loss for language and image pre-training.
+        `open_clip.SigLipLoss()(a, b, s, c)`: `siglip_loss(a, b, logit_scale=s, logit_bias=c)`
+
+    Example:
+        >>> eye = jnp.eye(2)
+        >>> print(f"{jaxloss.siglip_loss(eye, eye, logit_scale=10.0, logit_bias=-10.0):.4f}")
+        0.6932
+
+    Reference:
+        Zhai et al., "Sigmoid Loss for Language Image Pre-Training", 2023, arXiv:2303.15343.
+    """
+    images, texts = inputs.paired(
+        where, features=1, image_embeddings=image_embeddings, text_embeddings=text_embeddings
+    )
+    scale = inputs.option("logit_scale", logit_scale, images, must_be="positive")
+    bias = inputs.option("logit_bias", logit_bias, images, must_be="a number")
+    return reduce_rows(
+        _siglip, (images, texts), scale, bias, where=where, weights=weights, reduction=reduction
+    )
+
+
+def _siglip(
+    images: Array, texts: Array, scale: Array, bias: Array, where: Array
+) -> tuple[Array, Array]:
+    s = scale * jnp.matmul(images, texts.T, precision="highest") + bias
+    each = numerics.softplus(jnp.where(jnp.eye(s.shape[0], dtype=bool), -s, s))
+    return jnp.sum(jnp.where(where[None], each, 0), axis=-1), where
+
+
+def contrastive_loss(
+    x1: Float[ArrayLike, "*units features"],
+    x2: Shaped[ArrayLike, "*units features"],
+    labels: Shaped[ArrayLike, "*units"],
+    *,
+    margin: Float[ArrayLike, ""] | int = 1.0,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Num[ArrayLike, "..."] | None = None,
+    reduction: Reduction[R] = "mean",
+) -> R:
+    """Contrastive loss of pairs: the similar are pulled together, the others pushed to a margin.
+
+        D = ‖x1 - x2‖
+        ℓ = (labels·D² + (1 - labels)·max(0, margin - D)²) / 2
+
+    The gradient of two equal vectors is 0, whatever their label.
+
+    Args:
+        x1: `[*units, features]`, floating.
+        x2: `[*units, features]`.
+        labels: `[*units]`, 1 for a similar pair and 0 for another, or a share between; the paper
+            has them the other way round.
+        margin: The distance from which on a dissimilar pair costs nothing; positive, may be traced.
+        where, weights, reduction: See `jaxloss.core.reductions`.
+
+    Returns:
+        The reduced loss; with `reduction=None` one value per pair.
+
+    Raises:
+        ValueError: The shapes do not fit, or `margin` is not positive.
+        TypeError: `x1` is not floating.
+
+    Also known as:
+        Pairwise loss of a siamese network.
+        `tensorflow_addons.losses.contrastive_loss(k, d, m)`:
+            `2 * contrastive_loss(a, b, k, margin=m, reduction=None)`, for distances `d` of `a`, `b`
+        `sentence_transformers.losses.ContrastiveLoss`: it is of cosine distances, its margin 0.5
+        `pytorch_metric_learning.losses.ContrastiveLoss`: its terms are not squared
+
+    Example:
+        >>> x1, x2 = jnp.array([[3.0, 4.0], [0.0, 0.0]]), jnp.array([[0.0, 0.0], [0.6, 0.0]])
+        >>> print(jaxloss.contrastive_loss(x1, x2, jnp.array([1, 0]), reduction=None).round(4))
+        [12.5 0.08]
+
+    Reference:
+        Hadsell, Chopra and LeCun, "Dimensionality Reduction by Learning an Invariant Mapping",
+        2006.
+    """
+    x1, x2 = inputs.paired(where, features=1, x1=x1, x2=x2)
+    labels = inputs.one_per_unit(where, "labels", labels, "x1", x1)
+    inputs.require((labels >= 0) & (labels <= 1), "labels", labels, "a share is in [0, 1]")
+    margin = inputs.option("margin", margin, x1, must_be="positive")
+    D = numerics.finite(distances(x1, x2))
+    values = labels * D * (D / 2) + (1 - labels) * jnp.maximum(0, margin - D) ** 2 / 2
+    return reduce(values, where=where, weights=weights, reduction=reduction)
+
+
+def _mean(rows: Array, where: Array) -> Array:
+    """What all rows have in common; a constant, as no shift by it changes a loss."""
+    count = jnp.sum(where, dtype=rows.dtype)
+    return jax.lax.stop_gradient(numerics.ratio(total(rows, where, None), count))
