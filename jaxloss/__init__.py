@@ -10,6 +10,7 @@ from jaxloss.core.statistics import Statistic as Statistic
 from jaxloss.core.statistics import Sum as Sum
 from jaxloss.core.statistics import merge as merge
 from jaxloss.core.statistics import stats as stats
+from jaxloss.fused.linear import linear_softmax_cross_entropy as linear_softmax_cross_entropy
 from jaxloss.losses.binary import binary_cross_entropy as binary_cross_entropy
 from jaxloss.losses.binary import sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy
 from jaxloss.losses.binary import sparsemax_loss as sparsemax_loss
@@ -19,6 +20,7 @@ from jaxloss.losses.contrastive import info_nce_loss as info_nce_loss
 from jaxloss.losses.contrastive import ntxent as ntxent
 from jaxloss.losses.contrastive import siglip_loss as siglip_loss
 from jaxloss.losses.contrastive import supcon_loss as supcon_loss
+from jaxloss.losses.distillation import distillation_loss as distillation_loss
 from jaxloss.losses.divergence import generalized_kl_divergence as generalized_kl_divergence
 from jaxloss.losses.divergence import js_divergence as js_divergence
 from jaxloss.losses.divergence import kl_divergence as kl_divergence
@@ -29,9 +31,14 @@ from jaxloss.losses.imbalance import sigmoid_focal_loss as sigmoid_focal_loss
 from jaxloss.losses.imbalance import softmax_focal_loss as softmax_focal_loss
 from jaxloss.losses.likelihood import gaussian_nll_loss as gaussian_nll_loss
 from jaxloss.losses.likelihood import poisson_nll_loss as poisson_nll_loss
+from jaxloss.losses.margin import cosine_embedding_loss as cosine_embedding_loss
+from jaxloss.losses.margin import hinge_embedding_loss as hinge_embedding_loss
 from jaxloss.losses.margin import hinge_loss as hinge_loss
+from jaxloss.losses.margin import multi_margin_loss as multi_margin_loss
 from jaxloss.losses.margin import multiclass_hinge_loss as multiclass_hinge_loss
 from jaxloss.losses.margin import multiclass_perceptron_loss as multiclass_perceptron_loss
+from jaxloss.losses.margin import multilabel_margin_loss as multilabel_margin_loss
+from jaxloss.losses.margin import multilabel_soft_margin_loss as multilabel_soft_margin_loss
 from jaxloss.losses.margin import perceptron_loss as perceptron_loss
 from jaxloss.losses.margin import soft_margin_loss as soft_margin_loss
 from jaxloss.losses.margin import squared_hinge_loss as squared_hinge_loss
@@ -53,6 +60,9 @@ from jaxloss.losses.multiclass import (
 )
 from jaxloss.losses.multitask import uncertainty_weighted_loss as uncertainty_weighted_loss
 from jaxloss.losses.multitask import weighted_sum_loss as weighted_sum_loss
+from jaxloss.losses.ranking import margin_ranking_loss as margin_ranking_loss
+from jaxloss.losses.ranking import pairwise_logistic_loss as pairwise_logistic_loss
+from jaxloss.losses.ranking import ranking_softmax_loss as ranking_softmax_loss
 from jaxloss.losses.regression import absolute_error as absolute_error
 from jaxloss.losses.regression import absolute_percentage_error as absolute_percentage_error
 from jaxloss.losses.regression import cosine_distance as cosine_distance
@@ -75,6 +85,7 @@ from jaxloss.parts.angular import sphereface_logits as sphereface_logits
 from jaxloss.parts.centers import update_centers as update_centers
 from jaxloss.parts.distances import pairwise_cosine_similarities as pairwise_cosine_similarities
 from jaxloss.parts.distances import pairwise_distances as pairwise_distances
+from jaxloss.parts.fenchel_young import make_fenchel_young_loss as make_fenchel_young_loss
 from jaxloss.parts.pairs import easy_positives as easy_positives
 from jaxloss.parts.pairs import hard_negatives as hard_negatives
 from jaxloss.parts.pairs import negative_pairs as negative_pairs

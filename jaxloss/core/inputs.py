@@ -151,12 +151,18 @@ def grouped(
 
 
 def _integers(where: ArrayLike | None, labels: ArrayLike, name: str, like: Array) -> Array:
+    labels = integers(labels)
+    _check_units("labels", labels, name, like)
+    return blank(labels, where)
+
+
+def integers(labels: ArrayLike) -> Array:
+    """Labels of any integer dtype, in one that holds the number of classes too."""
     labels = jnp.asarray(labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"labels must be integers, got {labels.dtype}.")
-    _check_units("labels", labels, name, like)
     wide = jnp.int64 if labels.dtype in (jnp.int64, jnp.uint32, jnp.uint64) else jnp.int32
-    return blank(labels.astype(jax.dtypes.canonicalize_dtype(wide)), where)
+    return labels.astype(jax.dtypes.canonicalize_dtype(wide))
 
 
 def _loud(rows: Array, labels: Array, classes: int) -> tuple[Array, Array]:
@@ -184,12 +190,17 @@ def repeated(name: str, array: Array, like_name: str, like: Array) -> Array:
 
 
 def one_per_unit(
-    where: ArrayLike | None, name: str, array: ArrayLike, like_name: str, like: Array
+    where: ArrayLike | None,
+    name: str,
+    array: ArrayLike,
+    like_name: str,
+    like: Array,
+    fill: float = 0,
 ) -> Array:
     """A number for each of the units, whose features are the last axis of `like`."""
     array = floats(**{like_name: like, name: array})[1]
     _check_units(name, array, like_name, like)
-    array = blank(array, where)
+    array = blank(array, where, fill=fill)
     require(~jnp.isnan(array), name, array, "it must be a number")
     return array
 
@@ -293,6 +304,11 @@ def require(ok: bool | Array, name: str, array: Array, why: str) -> None:
         first = jnp.unravel_index(jnp.argmin(jnp.asarray(ok)), array.shape)
         index = f"[{', '.join(['{}'] * array.ndim)}]" if array.ndim else ""
         checkify.check(jnp.all(ok), f"{name}{index} is {{}}: {why}.", *first, array[first])
+
+
+def require_signs(labels: Array) -> None:
+    """Under `checked`, an error that names the first label that is not -1 or 1."""
+    require(jnp.abs(labels) == 1, "labels", labels, "a sign is -1 or 1")
 
 
 def warn_of_probabilities(logits: Array, where: ArrayLike | None) -> None:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxloss.core.numerics import (
+    apart,
     closed_form,
     finite,
     log_mixture,
@@ -117,13 +118,9 @@ def gaussian_nll(mean: Array, variance: Array, target: Array) -> Array:
     return jnp.log(variance) / 2 + (error / 2) * (error / variance)
 
 
-def _apart(x: Array, y: Array) -> Array:
-    return jnp.where(x == y, 0, x - y)
-
-
 def _above_mixture(x: Array, y: Array, share: Array) -> Array:
     """exp x · (x - log of (1 - share) · exp x + share · exp y)."""
-    return -xtimes(jnp.exp(x), log_mixture(_apart(y, x), share))
+    return -xtimes(jnp.exp(x), log_mixture(apart(y, x), share))
 
 
 @closed_form(
@@ -176,13 +173,13 @@ def box_cox(x: Array, power: Array) -> Array:
 
 
 def _relative_entropy_in_y(x: Array, y: Array) -> Array:
-    return xtimes(jnp.exp(y), _apart(y, x))
+    return xtimes(jnp.exp(y), apart(y, x))
 
 
 @closed_form(lambda x, y: jnp.exp(x) - jnp.exp(y), _relative_entropy_in_y)
 def relative_entropy(x: Array, y: Array) -> Array:
     """exp y · (y - x) - exp y + exp x: 0 or more, and 0 where x = y."""
-    gap = _apart(x, y)
+    gap = apart(x, y)
     small = jnp.clip(gap, -1, 1)
     near = jnp.exp(y) * small**2 * _second_order(small)
     far = jnp.exp(x) - xtimes(jnp.exp(y), 1 + gap)

@@ -141,6 +141,11 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     return direction, _ratio(across, safe_norm(x)[..., None])
 
 
+def cosine(x: Array, y: Array) -> Array:
+    """Cosine of the angle over the last axis, 0 with derivatives 0 where x or y is 0."""
+    return jnp.sum(normalized(x) * normalized(y), axis=-1)
+
+
 def _p_norm_in_x(x: Array, p: Array) -> Array:
     shares = absolute(_scaled(x)[1])
     total = jnp.sum(jnp.power(shares, p), axis=-1, keepdims=True)
@@ -188,6 +193,17 @@ def sigmoid(x: Array) -> Array:
 def softplus(x: Array) -> Array:
     """log(1 + exp x)."""
     return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+
+
+def apart(x: Array, y: Array) -> Array:
+    """x - y, and 0 of two infinities that are equal."""
+    return jnp.where(x == y, 0, x - y)
+
+
+@closed_form(lambda x, y: sigmoid(apart(x, y)), lambda x, y: sigmoid(apart(y, x)))
+def log_add(x: Array, y: Array) -> Array:
+    """log(exp x + exp y): -∞, with finite derivatives, where both are -∞."""
+    return jnp.maximum(x, y) + jnp.log1p(jnp.exp(-jnp.abs(apart(x, y))))
 
 
 @closed_form(lambda x: -1 / (jnp.expm1(x) * -jnp.expm1(-x)))

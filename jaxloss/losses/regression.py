@@ -533,7 +533,7 @@ def cosine_distance(
     predictions, targets = inputs.paired(
         where, features=1, predictions=predictions, targets=targets
     )
-    values = 1 - _cosine(predictions, targets)
+    values = 1 - numerics.cosine(predictions, targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -577,9 +577,5 @@ def cosine_similarity(
     predictions, targets = inputs.paired(
         where, features=1, predictions=predictions, targets=targets
     )
-    values = _cosine(predictions, targets)
+    values = numerics.cosine(predictions, targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)
-
-
-def _cosine(a: Array, b: Array) -> Array:
-    return jnp.sum(numerics.normalized(a) * numerics.normalized(b), axis=-1)
