@@ -36,8 +36,9 @@ def public_functions(module):
 
 
 FAMILIES = [
-    importlib.import_module(f"jaxloss.losses.{module.name}")
-    for module in pkgutil.iter_modules([str(ROOT / "losses")])
+    importlib.import_module(f"jaxloss.{folder}.{module.name}")
+    for folder in ("losses", "fused")
+    for module in pkgutil.iter_modules([str(ROOT / folder)])
 ]
 LOSSES = {
     name: function
@@ -116,7 +117,7 @@ def test_signature(name):
     assert [p.default for p in parameters][-3:] == [None, None, "mean"]
     for parameter in parameters:
         positional = parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-        assert positional == (parameter.default is parameter.empty), parameter.name
+        assert not positional or parameter.default is parameter.empty, parameter.name
         assert "Any" not in str(parameter.annotation)
     assert not {"axis", "ignore_index", "eps", "epsilon"} & {p.name for p in parameters} or (
         name == "poly_loss_cross_entropy"  # its epsilon is the paper's coefficient

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 import jaxloss
-from jaxloss import losses, parts
+from jaxloss import fused, losses, parts
 from jaxloss.cli.mistakes import Mistake, close
 from jaxloss.core.statistics import Statistic
 
@@ -61,7 +61,7 @@ class Entry:
 def entries() -> dict[str, Entry]:
     """Every public loss by name, family by family, and then what losses are made of."""
     found = {}
-    for package in (losses, parts):
+    for package in (losses, fused, parts):
         for info in pkgutil.iter_modules(package.__path__):
             module = importlib.import_module(f"{package.__name__}.{info.name}")
             for name, member in vars(module).items():

@@ -9,6 +9,9 @@ from jaxtyping import Bool, Float, Integer, Num
 from jaxloss.core import class_options, inputs, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce
 
+#: The kind of label that each loss learns from: none in a table, which holds no head.
+LEARNS: dict[str, str] = {}
+
 
 def linear_softmax_cross_entropy(
     hidden: Float[ArrayLike, "*units features"],

@@ -70,3 +70,28 @@ case(
         ((0.25, 1.0), np.log(4), -4.0),
     ),
 )
+
+
+def bits(rng, units):
+    return 10 ** rng.uniform(-3, 2, units) * rng.normal(size=units), rng.choice([0.0, 1.0], units)
+
+
+def sparse(logits, labels):
+    x = (1 - 2 * labels) * logits
+    return np.where(x <= -1, 0, np.where(x < 1, (x + 1) ** 2 / 4, x))
+
+
+case(
+    loss=jaxloss.sparsemax_loss,
+    inputs=bits,
+    truth=sparse,
+    scale=lambda logits, labels: np.maximum(1, abs(logits)),
+    domains=("real", "bit"),
+    corners=(
+        ((np.inf, 1.0), 0.0, 0.0),
+        ((-np.inf, 1.0), np.inf, -1.0),
+        ((0.0, 0.0), 0.25, 0.5),
+        ((1.0, 0.0), 1.0, 1.0),
+        ((-1.0, 0.0), 0.0, 0.0),
+    ),
+)

@@ -175,3 +175,57 @@ case(
     ),
 )
 case(**POLY, options={"epsilon": -0.5}, scale=lambda logits, labels, epsilon: poly(logits, labels))
+
+
+def generalized(probabilities, labels, q=0.7):
+    p = np.take_along_axis(probabilities, labels[..., None], -1)[..., 0]
+    return -np.log(p) if q == 0 else -np.expm1(q * np.log(p)) / q
+
+
+def sparse(logits, labels):
+    """The best of the choices that share the mass evenly-minus-squares among their classes."""
+    x = np.sort(logits, -1)[..., ::-1]
+    own = np.take_along_axis(logits, labels[..., None], -1)
+    k = np.arange(1, x.shape[-1] + 1)
+    threshold = (((x - own).cumsum(-1) - 1) / k).max(-1, keepdims=True)
+    p = np.maximum(logits - own - threshold, 0)
+    return (p * (logits - own) - p**2 / 2).sum(-1) + np.longdouble(0.5)
+
+
+def sparse_scale(logits, labels):
+    return np.maximum(1, abs(logits).max(-1))
+
+
+GENERALIZED = {
+    "loss": jaxloss.generalized_cross_entropy,
+    "inputs": lambda rng, units: (probabilities(rng, units)[0], rng.integers(5, size=units)),
+    "truth": generalized,
+    "domains": ("probability", "none"),
+}
+case(
+    **GENERALIZED,
+    corners=(
+        (([1.0, 0.0], 0), 0.0, [-1.0, 0.0]),
+        (([1.0, 0.0], 1), 1 / 0.7),
+        (([], 0), np.nan),
+    ),
+)
+case(**GENERALIZED, options={"q": 0.0}, corners=((([1.0, 0.0], 1), np.inf),))
+case(
+    loss=jaxloss.multiclass_sparsemax_loss,
+    inputs=labelled,
+    truth=sparse,
+    scale=sparse_scale,
+    domains=("real", "none"),
+    corners=(
+        (([0.5, 0.0, -1.0], 1), 0.5625, [0.75, -0.75, 0.0]),
+        (([2.0, 0.0], 0), 0.0, [0.0, 0.0]),
+        (([2.0, 0.0], 1), 1.5 + 0.0, [1.0, -1.0]),
+        (([0.0, 0.0, -np.inf], 0), 0.25, [-0.5, 0.5, 0.0]),
+        (([0.0, 0.0, -np.inf], 2), np.inf, [0.5, 0.5, -1.0]),
+        (([np.inf, 0.0], 0), 0.0, [0.0, 0.0]),
+        (([np.inf, 0.0], 1), np.inf, [1.0, -1.0]),
+        (([-np.inf, -np.inf], 0), np.nan),
+        (([], 0), np.nan),
+    ),
+)
