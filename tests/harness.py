@@ -19,7 +19,12 @@ TOLERANCES = {
     "partition": (1e-6, "relative, of value and gradient, design §1"),
     "differences": (1e-6, "relative, float64: central differences of step 1e-6"),
 }
-EXEMPTIONS: dict[tuple[str, str], str] = {}
+EXEMPTIONS: dict[tuple[str, str], str] = {
+    ("circle_loss", "test_every_mode_of_differentiation"): (
+        "its derivative holds the weights of the pairs constant, so it is no limit of differences "
+        "of the loss; test_metric.py compares its modes with each other"
+    ),
+}
 
 
 def tolerance(name):
@@ -88,12 +93,18 @@ def _is_number(value):
     return value is not None and np.asarray(value).dtype.kind == "f"
 
 
-def exactly(case, arrays, dtype=np.float32, of="truth"):
-    """The truth, or the condition scale, of the inputs as they stand; ±inf stands for ±1e2000."""
+def exactly(case, arrays, dtype=np.float32, of="truth", at=None):
+    """The truth, or the condition scale, of the inputs as they stand; ±inf stands for ±1e2000.
+
+    Of a detached case, `at` are the inputs that the constants of the derivative are of.
+    """
     huge = np.longdouble("1e2000")
     wide = [np.clip(a, -huge, huge) if is_float(a) else a for a in typed(arrays, np.longdouble)]
+    options = options_in(case, dtype)
+    if case.detached and of == "truth":
+        options["at"] = typed(arrays if at is None else at, np.longdouble)[0]
     with np.errstate(all="ignore"):
-        return np.asarray(getattr(case, of)(*wide, **options_in(case, dtype)), np.longdouble)
+        return np.asarray(getattr(case, of)(*wide, **options), np.longdouble)
 
 
 @functools.cache
@@ -141,7 +152,7 @@ class Slope:
         argument, index = self.place
         shifted = [np.array(a, np.longdouble) if is_float(a) else a for a in arrays]
         shifted[argument][index] += h
-        value = exactly(self.case, shifted, self.dtype)
+        value = exactly(self.case, shifted, self.dtype, at=arrays)
         rows = self.case.kind == "plain" and argument not in self.case.shared
         return value.reshape(len(value), -1).sum(1) if rows else np.asarray(np.sum(value))
 

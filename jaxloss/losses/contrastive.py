@@ -43,7 +43,8 @@ def info_nce_loss(
         anchors: `[units, features]`, floating.
         positives: `[units, features]`, the match of each anchor.
         negatives: None, the positives of the others; `[units, negatives, features]`, those of each
-            anchor; or `[negatives, features]`, the same for all, such as a queue.
+            anchor; or `[negatives, features]`, the same for all, such as a queue. With negatives
+            the units may have several axes.
         temperature: Divides the similarities; positive, may be traced.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
@@ -97,16 +98,18 @@ def _behind(
 ) -> Array:
     """How much more similar the anchor is to each of the negatives than to its positive."""
     _, negatives = inputs.floats(anchors=anchors, negatives=negatives)
-    shared = (anchors.shape[-1],) == negatives.shape[1:]
-    if not shared and negatives.shape[:1] + negatives.shape[2:] != anchors.shape:
+    shared = negatives.ndim == 2 and negatives.shape[-1] == anchors.shape[-1]
+    if not shared and (*negatives.shape[:-2], *negatives.shape[-1:]) != anchors.shape:
         raise ValueError(
-            "negatives must be [units, negatives, features] or [negatives, features], got "
-            f"{negatives.shape} for anchors {anchors.shape}."
+            "negatives must be [negatives, features], or one such array for each of the anchors, "
+            f"got {negatives.shape} and anchors {anchors.shape}."
         )
-    inputs.require(~jnp.isnan(negatives), "negatives", negatives, "it must be a number")
     if not shared:
         negatives = inputs.blank(negatives, where, features=2)
-        return jnp.sum(anchors[:, None] * (negatives - positives[:, None]), axis=-1)
+    inputs.require(~jnp.isnan(negatives), "negatives", negatives, "it must be a number")
+    if not shared:
+        apart = negatives - positives[..., None, :]
+        return jnp.sum(anchors[..., None, :] * apart, axis=-1)
     own = jnp.sum(anchors * positives, axis=-1, keepdims=True)
     return jnp.matmul(anchors, negatives.T, precision="highest") - own
 

@@ -51,6 +51,8 @@ class Case:
     shared: tuple[int, ...] = ()
     # names of the keyword arguments that hold data of the units; `inputs` returns them last
     data: tuple[str, ...] = ()
+    # the derivative holds some terms constant: `truth` takes the inputs that they are of as `at`
+    detached: bool = False
     # (argument, axis) that has an entry per class, where a label is the index of one
     classes: tuple[int, int] = (0, -1)
     # positions of the arrays without the axes of `parts`, where a unit has parts
@@ -76,10 +78,10 @@ class Case:
         return tuple(a if i in self.shared else a[index] for i, a in enumerate(arrays))
 
     def __str__(self) -> str:
-        options = (
-            f"{k}={np.asarray(v).tolist()}".replace(" ", "") for k, v in self.options.items()
-        )
-        return "-".join([self.loss.__name__, *options])
+        values = [getattr(v, "__name__", np.asarray(v).tolist()) for v in self.options.values()]
+        options = (f"{k}={v}".replace(" ", "") for k, v in zip(self.options, values, strict=True))
+        shared = ["shared"] if self.shared and self.data else []
+        return "-".join([self.loss.__name__, *self.data, *shared, *options])
 
 
 CASES: list[Case] = []
