@@ -1,0 +1,1 @@
+"""Other libraries' names, arguments and reductions over the losses of this one."""

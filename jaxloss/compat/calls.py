@@ -1,0 +1,59 @@
+"""How peers pass arrays: classes on any axis, absent by a mask, norms kept from 0."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxloss.core import inputs, numerics
+
+
+def last(array: ArrayLike, axis: int | tuple[int, ...] | None) -> Array:
+    """The array with `axis` (one, several merged into one, or None for all) as its last."""
+    array = jnp.asarray(array)
+    if axis is None:
+        return array.reshape(-1)
+    if isinstance(axis, int):
+        return jnp.moveaxis(array, axis, -1)
+    moved = jnp.moveaxis(array, axis, range(-len(axis), 0))
+    return moved.reshape(*moved.shape[: array.ndim - len(axis)], -1)
+
+
+def together(**arrays: ArrayLike) -> list[Array]:
+    """The arrays as floats of one shape, repeated along axes of length 1."""
+    return list(jnp.broadcast_arrays(*inputs.floats(**arrays)))
+
+
+def over_classes(
+    axis: int | tuple[int, ...] | None,
+    where: ArrayLike | None,
+    fill: tuple[float, float],
+    **arrays: ArrayLike,
+) -> tuple[Array, Array, Array | None]:
+    """Two arrays of one shape with their classes last, and which rows have a class.
+
+    What `where` leaves out is filled, in the first array with the first of `fill`.
+    """
+    first, second = (last(array, axis) for array in together(**arrays))
+    if where is None:
+        return first, second, None
+    shape = jnp.broadcast_shapes(*map(jnp.shape, arrays.values()))
+    present = last(jnp.broadcast_to(where, shape), axis)
+    first, second = (
+        jnp.where(present, array, value) for array, value in zip((first, second), fill, strict=True)
+    )
+    return first, second, jnp.any(present, axis=-1)
+
+
+def least_norm(a: Array, b: Array, least: ArrayLike) -> tuple[Array, Array]:
+    """Vectors of the same product, each with what its squared norm lacks of `least`."""
+    pad_a, pad_b = (
+        numerics.safe_sqrt(jnp.maximum(jnp.asarray(least, a.dtype) - jnp.sum(x**2, axis=-1), 0))
+        for x in (a, b)
+    )
+    none = jnp.zeros_like(pad_a)
+    return (
+        jnp.concatenate([a, jnp.stack([pad_a, none], axis=-1)], axis=-1),
+        jnp.concatenate([b, jnp.stack([none, pad_b], axis=-1)], axis=-1),
+    )

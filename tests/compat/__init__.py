@@ -1,0 +1,280 @@
+"""Differential tests: our modules of a peer's names against the peer, by rows and entries.
+
+A row is a call that both understand. The oracle is the peer in float64. In float32 we are given
+inputs of many sizes and held to 8 eps of what one ulp of the inputs and of the result does to the
+oracle; in float64 the inputs are of ordinary size. The oracle's own rounding is 8 of its eps of the
+largest input, or of 1. An entry is a region where the peer is wrong: a row
+keeps out of it, and the entry says what both do inside.
+
+One module per peer mirrors `jaxloss/compat`; `test_compat.py` reads `PEERS` and names no loss.
+"""
+
+import dataclasses
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import math
+import os
+import pkgutil
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+
+EPS = 8
+DRAWS = 4
+STEP = 2.0**-20
+UNITS = 8
+CI = os.environ.get("CI") is not None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Row:
+    """One call of a function, or one for each of its variants."""
+
+    name: str
+    # (generator, sizes) -> arrays in the order of the arguments, with UNITS units: float64, int or
+    # bool; the sizes, [UNITS, 1], are to multiply what may be large or small
+    arrays: Callable[[np.random.Generator, np.ndarray], tuple[Any, ...]]
+    options: Mapping[str, Any]
+    # further options, each a call of its own on the same arrays
+    variants: tuple[Mapping[str, Any], ...] = ({},)
+    # positions of the arrays that are differentiated; None: all floating ones
+    by: tuple[int, ...] | None = None
+    # the largest term that the loss subtracts from, if it is not an input (design §4.5)
+    scale: float = 0.0
+
+    def calls(self) -> list[dict[str, Any]]:
+        """The options of each variant."""
+        return [{**self.options, **variant} for variant in self.variants]
+
+    def __str__(self) -> str:
+        return "-".join(
+            [self.name, self.arrays.__name__, *(f"{k}={_text(v)}" for k, v in self.options.items())]
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Entry:
+    """A region of inputs where the peer is wrong."""
+
+    name: str
+    region: str
+    # (*arrays, **options) -> whether each unit is in the region
+    inside: Callable[..., Any]
+    args: tuple[Any, ...]
+    options: Mapping[str, Any]
+    # what the peer gives for `args`, as it prints with five digits, or the name of its error
+    theirs: str
+    # the value for `args`, by mpmath or by definition
+    truth: Callable[[], Any]
+    reason: str
+    # position of an argument: what is compared is the derivative in its first element
+    slope: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.region}".replace(" ", "_")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Peer:
+    """A library, our module of its names, and what they are tested with."""
+
+    name: str
+    # the module that has the losses, which is imported when a test asks for it
+    losses: str
+    # of the module's functions, those that are not losses
+    others: frozenset[str] = frozenset()
+    # ours that the module has under a name of another module
+    ours: ModuleType
+    # (peer's function, row, differentiated positions) -> (arrays, cotangents) -> per variant
+    # value and gradients
+    oracle: Callable[..., Callable[..., Any]]
+    rows: list[Row] = dataclasses.field(default_factory=list)
+    entries: list[Entry] = dataclasses.field(default_factory=list)
+    # (function, its arguments, its options, what the error says)
+    refused: list[tuple[str, tuple[Any, ...], Mapping[str, Any], str]] = dataclasses.field(
+        default_factory=list
+    )
+
+    def theirs(self, name: str) -> Callable[..., Any]:
+        """The peer's function."""
+        return getattr(importlib.import_module(self.losses), name)
+
+    def row(self, name: str, arrays: Callable[..., Any], **fields: Any) -> None:
+        """Adds a row; what is not a field of a row is an option of the call."""
+        own = {k: fields.pop(k) for k in ("variants", "by", "scale") if k in fields}
+        self.rows.append(Row(name=name, arrays=arrays, options=fields, **own))
+
+    def entry(self, name: str, region: str, **fields: Any) -> None:
+        """Adds an entry."""
+        fields = {"options": {}, **fields}
+        self.entries.append(Entry(name=name, region=region, **fields))
+
+    def refuse(self, name: str, *args: Any, says: str, **options: Any) -> None:
+        """Adds a combination that is refused, with a part of the error."""
+        self.refused.append((name, args, options, says))
+
+    def is_pinned(self) -> bool:
+        """Whether the peer is of the version that the `peers` extra names."""
+        project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+        extra = project["project"]["optional-dependencies"]["peers"]
+        installed = importlib.metadata.version(self.name).split("+")[0]
+        pinned = f"{self.name}=={installed}" in extra
+        assert pinned or not CI, f"{self.name} {installed} is not what the peers extra pins"
+        return pinned
+
+
+PEERS: list[Peer] = []
+
+
+def load() -> list[Peer]:
+    """The peers that are installed."""
+    for module in pkgutil.iter_modules(__path__):
+        if importlib.util.find_spec(module.name):
+            PEERS.append(importlib.import_module(f"{__name__}.{module.name}").PEER)
+    return PEERS
+
+
+def _text(value):
+    if callable(value):
+        return getattr(value, "__name__", "function")
+    return str(np.asarray(value).tolist()).replace(" ", "")
+
+
+def pinned(peer):
+    """Whether the peer is of the version that the `peers` extra names."""
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+    (version,) = (
+        requirement.split("==")[1]
+        for requirement in project["project"]["optional-dependencies"]["peers"]
+        if requirement.startswith(peer)
+    )
+    installed = importlib.metadata.version(peer).split("+")[0]
+    assert not CI or installed == version, f"{peer} {installed} is not what peers pins"
+    return installed == version
+
+
+def is_float(array):
+    return np.asarray(array).dtype.kind == "f"
+
+
+def typed(value, dtype):
+    """Floats in the dtype, integers in int32 and everything else as it is."""
+    if not isinstance(value, np.ndarray):
+        return value
+    return value.astype({"f": dtype, "i": np.int32}.get(value.dtype.kind, value.dtype))
+
+
+def inputs_of(row, entries, dtype):
+    """The row's arrays, without the units where the peer is wrong."""
+    rng = np.random.default_rng(sum(map(ord, str(row))))
+    wide = 10 ** rng.uniform(-2, 1, (UNITS, 1))
+    size = np.ones((UNITS, 1)) if dtype == np.float64 else wide
+    arrays = tuple(typed(np.asarray(a), dtype) for a in row.arrays(rng, size))
+    for entry in entries:
+        if entry.name == row.name:
+            arrays = outside(arrays, np.asarray(entry.inside(*arrays, **row.options)))
+    return arrays
+
+
+def outside(arrays, bad):
+    """Good units in the place of bad ones."""
+    bad = np.broadcast_to(bad.reshape(len(bad), -1).any(axis=1) if bad.ndim else bad, UNITS)
+    assert not bad.all(), "every unit is in the region"
+    take = np.where(bad, np.flatnonzero(~bad)[0], np.arange(UNITS))
+    return tuple(a[take] if a.ndim and len(a) == UNITS else a for a in arrays)
+
+
+def differentiated(row, arrays):
+    return row.by if row.by is not None else tuple(i for i, a in enumerate(arrays) if is_float(a))
+
+
+def of_jax(function, row, by):
+    """(arrays) -> value and gradients of each variant, compiled with little effort."""
+
+    def variants(*arrays):
+        for options in row.calls():
+
+            def call(*chosen, options=options):
+                given = dict(enumerate(arrays)) | dict(zip(by, chosen, strict=True))
+                return function(*given.values(), **options)
+
+            value, pull = jax.vjp(call, *(arrays[i] for i in by))
+            yield [value, *pull(cotangent(value.shape).astype(value.dtype))]
+
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return jax.jit(lambda *arrays: list(variants(*arrays)), compiler_options=quick)
+
+
+def cotangent(shape):
+    """What the values are multiplied by before they are differentiated."""
+    return (np.arange(math.prod(shape)) % 5 + 2).reshape(shape) / 4
+
+
+def in_dtype(row, dtype):
+    """The row with its array options in the dtype."""
+    return dataclasses.replace(row, options={k: typed(v, dtype) for k, v in row.options.items()})
+
+
+def check(function, oracle, row, entries, dtype):
+    """Our values and gradients are within 8 eps of the condition of the oracle's.
+
+    The oracle is a function of arrays, as `of_jax` gives it.
+    """
+    arrays = inputs_of(row, entries, dtype)
+    wide, by = tuple(typed(a, np.float64) for a in arrays), differentiated(row, arrays)
+    want, units = conditioned(oracle, wide)
+    got = of_jax(function, in_dtype(row, dtype), by)(*arrays)
+    largest = max([1.0, *(np.max(np.abs(a), initial=0, where=np.isfinite(a)) for a in wide)])
+    least = EPS * (np.finfo(np.float64).eps * largest + np.finfo(dtype).tiny)
+    names = ["value", *(f"gradient by argument {i}" for i in by)]
+    for options, *results in zip(row.calls(), got, want, units, strict=True):
+        for name, g, w, u in zip(names, *results, strict=True):
+            allowed = EPS * np.finfo(dtype).eps * np.maximum(u, row.scale) + least
+            agree(f"{row.name} {options} {name}", np.asarray(g), w, allowed)
+
+
+def conditioned(oracle, arrays):
+    """What the oracle says, and how far an ulp of each input and of the result moves it."""
+    rng = np.random.default_rng(1)
+    count = sum(a.size for a in arrays if is_float(a)) / UNITS
+    base, moves = numbers(oracle(*arrays)), []
+    for _ in range(DRAWS):
+        nudged = tuple(
+            a * (1 + STEP * rng.choice([-1.0, 1.0], a.shape)) if is_float(a) else a for a in arrays
+        )
+        moves.append(numbers(oracle(*nudged)))
+    with np.errstate(invalid="ignore"):
+        units = [
+            [
+                (count * np.mean([np.nan_to_num(m[i][j] - w) ** 2 for m in moves], 0)) ** 0.5 / STEP
+                + np.abs(w)
+                for j, w in enumerate(results)
+            ]
+            for i, results in enumerate(base)
+        ]
+    return base, units
+
+
+def numbers(variants):
+    return [[np.asarray(result, np.float64) for result in results] for results in variants]
+
+
+def agree(what, got, want, allowed):
+    """Equal where the oracle is not finite, and elsewhere as near as is allowed."""
+    assert got.shape == want.shape, f"{what}: shape {got.shape}, the peer's {want.shape}"
+    finite = np.isfinite(want)
+    with np.errstate(invalid="ignore"):
+        share = np.abs(got.astype(np.float64) - want) / allowed
+    bad = np.where(finite, ~(share <= 1), ~((got == want) | (np.isnan(got) & np.isnan(want))))
+    worst = np.argmax(np.where(finite, share, np.inf) * bad) if bad.any() else 0
+    assert not bad.any(), (
+        f"{what}: {bad.sum()} of {bad.size} differ, of which number {worst} by "
+        f"{EPS * share.flat[worst]:.3g} eps: {got.flat[worst]}, the peer {want.flat[worst]}"
+    )
