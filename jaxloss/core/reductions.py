@@ -128,8 +128,8 @@ def _reduce_rows(
 ) -> R:
     rows, where, weights = jax.tree.map(_everywhere, concatenated)
     values, counts = kernel(*rows, *options, where)
-    where, counts = counts > 0, counts.astype(values.dtype)
-    return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
+    counts = counts.astype(values.dtype)
+    return reduce(values, counts=counts, where=counts > 0, weights=weights, reduction=reduction)
 
 
 def _everywhere(rows: Array) -> Array:

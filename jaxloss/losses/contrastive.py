@@ -246,7 +246,8 @@ def _supcon(
     positive, negative = positive_pairs(labels, where=where), negative_pairs(labels, where=where)
     counts = jnp.any(positive, axis=-1)
     present = positive | negative | ~counts[:, None]  # all of a row that does not count
-    share = positive / jnp.maximum(jnp.sum(positive, axis=-1, keepdims=True, dtype=s.dtype), 1)
+    number = jnp.maximum(jnp.sum(positive, axis=-1, keepdims=True, dtype=s.dtype), 1)
+    share = positive.astype(s.dtype) / number
     return over_classes.cross_entropy(jnp.where(present, s, -jnp.inf), share), counts
 
 
