@@ -79,6 +79,8 @@ from jaxloss.losses.segmentation import batch_binary_dice_loss as batch_binary_d
 from jaxloss.losses.segmentation import batch_dice_loss as batch_dice_loss
 from jaxloss.losses.segmentation import binary_dice_loss as binary_dice_loss
 from jaxloss.losses.segmentation import dice_loss as dice_loss
+from jaxloss.losses.sequence import ctc_loss as ctc_loss
+from jaxloss.losses.sequence import ctc_loss_with_forward_probs as ctc_loss_with_forward_probs
 from jaxloss.parts.angular import arcface_logits as arcface_logits
 from jaxloss.parts.angular import cosface_logits as cosface_logits
 from jaxloss.parts.angular import sphereface_logits as sphereface_logits

@@ -109,6 +109,7 @@ def labelled(
     labels: ArrayLike,
     name: str = "logits",
     fill: float = 0,
+    absent: float = -jnp.inf,
 ) -> tuple[Array, Array]:
     """Float logits `[*units, classes]` and class indices `[*units]`; `name` is what errors say.
 
@@ -116,7 +117,7 @@ def labelled(
     """
     (logits,) = _paired(where, 1, {name: fill}, {name: logits})
     labels = _integers(where, labels, name, logits)
-    logits = with_a_class(logits)
+    logits = with_a_class(logits, absent)
     return _loud(logits, labels, logits.shape[-1])
 
 
