@@ -57,6 +57,6 @@ def _behind_top(logits: Array) -> tuple[Array, Array]:
     top = jnp.max(logits, axis=-1, keepdims=True)
     behind = finite(logits) - finite(top)
     ranked = jnp.sort(behind, axis=-1, descending=True)
-    number = jnp.arange(1, behind.shape[-1] + 1, dtype=behind.dtype)
+    number = 1 + jax.lax.broadcasted_iota(behind.dtype, behind.shape, behind.ndim - 1)
     asked = (jnp.cumsum(ranked, axis=-1) - 1) / number
     return behind, jnp.max(asked, axis=-1, keepdims=True)

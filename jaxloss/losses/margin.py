@@ -338,8 +338,9 @@ def multi_margin_loss(
     c, absent = class_options.per_class(class_weights, scores), jnp.isneginf(scores)
     lags = scores - over_classes.at(scores, labels)[..., None]
     lags = jnp.where(over_classes.hit(scores, labels) | absent, -jnp.inf, lags)
-    hinges = jnp.sum(jnp.maximum(0, margin + lags) ** p, axis=-1)
-    values = hinges / jnp.sum(~absent, axis=-1, dtype=scores.dtype)
+    hinges = jnp.maximum(0, margin + lags)
+    classes = jnp.sum(~absent, axis=-1, keepdims=True, dtype=scores.dtype)
+    values = jnp.sum(hinges ** (p - 1) * (hinges / classes), axis=-1)
     values, counts = class_options.weighted_at(values, labels, c)
     return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
 
@@ -388,7 +389,8 @@ def multilabel_margin_loss(
     inputs.require((labels == 0) | (labels == 1), "labels", labels, "a label is 0 or 1")
     absent = jnp.isneginf(scores)
     lags = scores[..., None, :] - scores[..., None]
-    lags = jnp.where(jnp.eye(scores.shape[-1], dtype=bool) | absent[..., None, :], -jnp.inf, lags)
+    itself = jnp.broadcast_to(jnp.eye(scores.shape[-1], dtype=bool), lags.shape)
+    lags = jnp.where(itself | absent[..., None, :], -jnp.inf, lags)
     pairs = labels[..., None] * (1 - labels[..., None, :])
     hinges = jnp.sum(numerics.xtimes(pairs, jnp.maximum(0, 1 + lags)), axis=(-2, -1))
     values = hinges / jnp.sum(~absent, axis=-1, dtype=scores.dtype)

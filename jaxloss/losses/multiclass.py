@@ -355,7 +355,7 @@ def generalized_cross_entropy(
         Noisy Labels", 2018, arXiv:1805.07836.
     """
     p, labels = inputs.labelled(
-        where, logits=probabilities, labels=labels, name="probabilities", fill=1
+        where, logits=probabilities, labels=labels, name="probabilities", fill=1, absent=0
     )
     inputs.require((p >= 0) & (p <= 1), "probabilities", p, "a probability is in [0, 1]")
     q = inputs.option("q", q, p, must_be="in [0, 1]")

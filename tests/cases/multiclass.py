@@ -183,12 +183,12 @@ def generalized(probabilities, labels, q=0.7):
 
 
 def sparse(logits, labels):
-    """The best of the choices that share the mass evenly-minus-squares among their classes."""
+    """What the distribution of most Σ p·x - p²/2 gets, and the label alone, which gets x - 1/2."""
     x = np.sort(logits, -1)[..., ::-1]
     own = np.take_along_axis(logits, labels[..., None], -1)
     k = np.arange(1, x.shape[-1] + 1)
-    threshold = (((x - own).cumsum(-1) - 1) / k).max(-1, keepdims=True)
-    p = np.maximum(logits - own - threshold, 0)
+    threshold = (((x - x[..., :1]).cumsum(-1) - 1) / k).max(-1, keepdims=True)
+    p = np.maximum(logits - x[..., :1] - threshold, 0)
     return (p * (logits - own) - p**2 / 2).sum(-1) + np.longdouble(0.5)
 
 
@@ -207,7 +207,7 @@ case(
     corners=(
         (([1.0, 0.0], 0), 0.0, [-1.0, 0.0]),
         (([1.0, 0.0], 1), 1 / 0.7),
-        (([], 0), np.nan),
+        (([], 0), 1 / 0.7),
     ),
 )
 case(**GENERALIZED, options={"q": 0.0}, corners=((([1.0, 0.0], 1), np.inf),))
@@ -220,7 +220,7 @@ case(
     corners=(
         (([0.5, 0.0, -1.0], 1), 0.5625, [0.75, -0.75, 0.0]),
         (([2.0, 0.0], 0), 0.0, [0.0, 0.0]),
-        (([2.0, 0.0], 1), 1.5 + 0.0, [1.0, -1.0]),
+        (([2.0, 0.0], 1), 2.0, [1.0, -1.0]),
         (([0.0, 0.0, -np.inf], 0), 0.25, [-0.5, 0.5, 0.0]),
         (([0.0, 0.0, -np.inf], 2), np.inf, [0.5, 0.5, -1.0]),
         (([np.inf, 0.0], 0), 0.0, [0.0, 0.0]),
