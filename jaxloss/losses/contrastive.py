@@ -86,11 +86,18 @@ def info_nce_loss(
 def _info_nce(
     anchors: Array, positives: Array, temperature: Array, where: Array
 ) -> tuple[Array, Array]:
+    return _own_among_all(_similarities(anchors, positives, where) / temperature, where), where
+
+
+def _similarities(anchors: Array, positives: Array, where: Array) -> Array:
     # a shift of all positives changes no loss; without their mean the differences keep their digits
     apart = positives - _mean(positives, where)[None]
-    s = jnp.matmul(anchors, apart.T, precision="highest") / temperature
+    return jnp.matmul(anchors, apart.T, precision="highest")
+
+
+def _own_among_all(s: Array, where: Array) -> Array:
     s = jnp.where(where[None], s, -jnp.inf)
-    return over_classes.cross_entropy_at(s, jnp.arange(s.shape[-1])), where
+    return over_classes.cross_entropy_at(s, jnp.arange(s.shape[-1]))
 
 
 def _behind(
@@ -110,8 +117,10 @@ def _behind(
     if not shared:
         apart = negatives - positives[..., None, :]
         return jnp.sum(anchors[..., None, :] * apart, axis=-1)
-    own = jnp.sum(anchors * positives, axis=-1, keepdims=True)
-    return jnp.matmul(anchors, negatives.T, precision="highest") - own
+    middle = _mean(negatives, jnp.ones(negatives.shape[:1], bool))
+    apart = positives - jnp.broadcast_to(middle, positives.shape)
+    own = jnp.sum(anchors * apart, axis=-1, keepdims=True)
+    return jnp.matmul(anchors, (negatives - middle[None]).T, precision="highest") - own
 
 
 def ntxent(
@@ -304,19 +313,9 @@ def clip_loss(
 
 
 def _clip(images: Array, texts: Array, scale: Array, where: Array) -> tuple[Array, Array]:
-    # a shift of all texts changes no image's choice, nor one of all images a text's
-    of_image, of_text = _mean(images, where), _mean(texts, where)
-    images_apart, texts_apart = images - of_image[None], texts - of_text[None]
-    both = jnp.matmul(images_apart, texts_apart.T, precision="highest")
-    to_texts = both + jnp.sum(texts_apart * of_image[None], axis=-1)[None]
-    to_images = both.T + jnp.sum(images_apart * of_text[None], axis=-1)[None]
-    values = [
-        over_classes.cross_entropy_at(
-            jnp.where(where[None], scale * s, -jnp.inf), jnp.arange(s.shape[-1])
-        )
-        for s in (to_texts, to_images)
-    ]
-    return (values[0] + values[1]) / 2, where
+    to_texts = _own_among_all(scale * _similarities(images, texts, where), where)
+    to_images = _own_among_all(scale * _similarities(texts, images, where), where)
+    return (to_texts + to_images) / 2, where
 
 
 def siglip_loss(
