@@ -174,7 +174,12 @@ class Slope:
         floor = 1e-9 * height / np.maximum(size, steps[-1]) + np.finfo(np.longdouble).tiny
         share = change / np.maximum(np.abs(guesses[1:]), floor)
         share = np.where(np.isnan(share), np.inf, share)
-        # the smallest of the good steps: a large one may straddle a kink and agree with itself
+        # a large step may straddle a kink and agree with a larger one, but not with the smaller
+        for k in range(len(share)):
+            apart = np.abs(guesses[k + 1] - guesses[k + 2 :])
+            same = apart <= 1e-3 * np.abs(guesses[k + 2 :]) + 64 * noise[k + 1 :]
+            share[k] = np.where(same.all(0), share[k], np.inf)
+        # the smallest of the good steps
         good = share <= 100 * np.min(share, axis=0) + 1e-16
         best = len(good) - 1 - np.argmax(good[::-1], axis=0)
         tables = guesses[1:], np.stack(steps[1:]), change
@@ -217,23 +222,24 @@ def exact_gradients(case, arrays, dtype, rng, draws=6):
 
 
 def extremes_of(domain, info):
-    ends = [info.tiny, info.eps, 1.0, float(info.max) ** 0.5, float(info.max) / 8]
-    moderate = [info.tiny, info.eps, 1.0, float(info.max) ** 0.2]  # products and sums are finite
+    tiny, eps, epsneg = float(info.tiny), float(info.eps), float(info.epsneg)
+    ends = [tiny, eps, 1.0, float(info.max) ** 0.5, float(info.max) / 8]
+    moderate = [tiny, eps, 1.0, float(info.max) ** 0.2]  # products and sums are finite
     values = {
         "real": [0.0, *ends, *(-np.array(ends)), np.inf, -np.inf],
         "moderate": [0.0, *moderate, *(-np.array(moderate))],
         "positive": [*ends, np.inf],
-        "probability": [0.0, info.tiny, info.eps, 0.5, 1 - info.epsneg, 1.0],
+        "probability": [0.0, tiny, eps, 0.5, 1 - epsneg, 1.0],
         "log probability": [
             0.0,
-            -info.tiny,
-            -info.eps,
+            -tiny,
+            -eps,
             -1.0,
             -100.0,
             -float(info.max) / 8,
             -np.inf,
         ],
-        "above -1": [-1.0, -1 + info.epsneg, 0.0, *ends],
+        "above -1": [-1.0, -1 + epsneg, 0.0, *ends],
         "not 0": [*ends, *(-np.array(ends))],
         "sign": [-1.0, 1.0],
         "bit": [0.0, 1.0],
@@ -245,7 +251,7 @@ def extremes_of(domain, info):
 def generated_extremes(case, rng, dtype, points=600, up_to=np.inf):
     """Inputs of `points` units whose floats are extremes of the dtype, in every combination."""
     arrays = list(case.inputs(rng, (points,)))
-    info = np.finfo(dtype)
+    info = jnp.finfo(dtype)
     for i, domain in enumerate(case.domains):
         if domain != "none" and i not in case.shared:
             values = extremes_of(domain, info)
