@@ -25,7 +25,7 @@ Alphas: TypeAlias = tuple[Array, Array]
 def ctc(logits: Array, classes: Array, lengths: Array, kept: Array | None) -> Array:
     """-log Σ p of the paths that spell the labels; +∞, with derivatives 0, where there is none."""
     log_probs = _log_probs(logits, classes)
-    return jnp.maximum(-_log_likelihood(log_probs, classes, lengths, kept), 0)
+    return _cost(_log_likelihood(log_probs, classes, lengths, kept))
 
 
 @ctc.defjvp
@@ -38,7 +38,12 @@ def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, A
     (mass,) = posterior(jnp.ones_like(log_likelihood))
     possible = ~jnp.isneginf(log_likelihood)[..., None, None]
     slope = jnp.where(possible, _softmax_less(mass, classes, logits), 0)
-    return jnp.maximum(-log_likelihood, 0), jnp.sum(slope * tangents[0], axis=(-2, -1))
+    return _cost(log_likelihood), jnp.sum(slope * tangents[0], axis=(-2, -1))
+
+
+def _cost(log_likelihood: Array) -> Array:
+    """What is left of a probability; by rounding it may be above 1."""
+    return jnp.where(log_likelihood > 0, 0, -log_likelihood)
 
 
 def _softmax_less(mass: Array, classes: Array, logits: Array) -> Array:

@@ -68,8 +68,8 @@ def ctc_loss(
         Graves, Fernández, Gomez and Schmidhuber, "Connectionist Temporal Classification:
         Labelling Unsegmented Sequence Data with Recurrent Neural Networks", 2006.
     """
-    logits, spelled, sequences = _sequences(logits, labels, label_where, blank_id, where)
-    values = alignment.ctc(logits, *spelled)
+    logits, spelled, sound, sequences = _sequences(logits, labels, label_where, blank_id, where)
+    values = sound * alignment.ctc(logits, *spelled)
     values = jnp.where(jnp.isposinf(values) & zero_infinity, 0, values)
     return reduce(values, where=sequences, weights=weights, reduction=reduction)
 
@@ -107,10 +107,12 @@ def ctc_loss_with_forward_probs(
         [[0.5  0.  ]
          [0.25 0.75]] [[0.5 0.5]]
     """
-    logits, spelled, sequences = _sequences(logits, labels, label_where, blank_id, where)
-    values = alignment.ctc(logits, *spelled)
-    values = reduce(values, where=sequences, weights=None, reduction=None)
-    return values, *alignment.forward_log_probs(logits, *spelled)
+    logits, spelled, sound, sequences = _sequences(logits, labels, label_where, blank_id, where)
+    values = reduce(
+        sound * alignment.ctc(logits, *spelled), where=sequences, weights=None, reduction=None
+    )
+    alphas = alignment.forward_log_probs(logits, *spelled)
+    return values, *(sound[..., None] * alpha for alpha in alphas)
 
 
 def _sequences(
@@ -119,8 +121,8 @@ def _sequences(
     label_where: ArrayLike | None,
     blank_id: int,
     where: ArrayLike | None,
-) -> tuple[Array, tuple[Array, Array, Array | None], Array | None]:
-    """Logits; the blank with the labels, their number, and the steps kept; the sequences kept."""
+) -> tuple[Array, tuple[Array, Array, Array | None], Array, Array | None]:
+    """Logits; the blank and the labels, their number, the steps kept; 1 or NaN; what is kept."""
     (logits,) = inputs.paired(where, features=1, logits=logits)
     labels, units, size = inputs.integers(labels), logits.shape[:-2], logits.shape[-1]
     if logits.ndim < 2 or labels.ndim < 1 or labels.shape[:-1] != units:
@@ -135,14 +137,15 @@ def _sequences(
     known = (labels >= 0) & (labels < size) & (labels != blank_id)
     why = f"a class index is in [0, {size}) and not the blank, {blank_id}"
     inputs.require(known | ~present, "labels", labels, why)
-    poison = jnp.where(jnp.all(known | ~present, axis=-1), 1, jnp.nan).astype(logits.dtype)
+    sound = jnp.all(known | ~present, axis=-1) & ~jnp.any(jnp.isnan(logits), axis=(-2, -1))
     labels = jnp.where(known, labels, 0)
     if label_where is not None:
         labels = _first(labels, present)
     front = [(0, 0)] * len(units) + [(1, 0)]
     classes = jnp.pad(labels, front, constant_values=blank_id)
     lengths = jnp.sum(present, axis=-1, dtype=classes.dtype)
-    return logits * poison[..., None, None], (classes, lengths, kept), sequences
+    sound = jnp.where(sound, 1, jnp.nan).astype(logits.dtype)  # to exp of XLA NaN is any number
+    return logits, (classes, lengths, kept), sound, sequences
 
 
 def _present(label_where: ArrayLike | None, sequences: Array | None, labels: Array) -> Array:
