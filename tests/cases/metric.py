@@ -139,11 +139,22 @@ def circle(embeddings, labels, margin=0.4, gamma=80.0, at=None):
     return np.array(values)
 
 
+def terms_of_circle(embeddings, labels, margin, gamma):
+    """No promise where a partial, of gamma / ‖embedding‖, is beyond the largest float."""
+    lengths = length(embeddings)
+    beyond = (lengths > 0) & (lengths < 1e-30)
+    return np.where(beyond, np.inf, gamma * (2 + margin))
+
+
+DOMAINS_OF_TRIPLET = {
+    "distance": ("moderate",) * 3,
+    "swap": ("real", "none", "none"),  # extremes are as far from the anchor as from the positive
+}
 for options in (
     {},
-    {"norm": 3.0, "margin": 0.5, "swap": True},
+    {"swap": True, "norm": 3.0, "margin": 0.5},
     {"norm": 1.0, "margin": 0.5},
-    {"distance": squared_distance},
+    {"distance": squared_distance, "margin": 0.3},
 ):
     case(
         loss=jaxloss.triplet_margin_loss,
@@ -151,7 +162,7 @@ for options in (
         truth=triplet,
         scale=terms_of_triplet,
         options=options,
-        domains=("moderate" if "distance" in options else "real",) * 3,
+        domains=DOMAINS_OF_TRIPLET.get(next(iter(options), ""), ("real",) * 3),
         corners=()
         if options
         else (
@@ -203,7 +214,7 @@ case(
     loss=jaxloss.circle_loss,
     inputs=groups,
     truth=circle,
-    scale=lambda embeddings, labels, margin, gamma: gamma * (2 + margin) + 0 * length(embeddings),
+    scale=terms_of_circle,
     options={"margin": 0.25, "gamma": 32.0},
     domains=("moderate", "none"),
     kind="coupled",
