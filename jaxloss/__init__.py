@@ -20,6 +20,7 @@ from jaxloss.losses.contrastive import info_nce_loss as info_nce_loss
 from jaxloss.losses.contrastive import ntxent as ntxent
 from jaxloss.losses.contrastive import siglip_loss as siglip_loss
 from jaxloss.losses.contrastive import supcon_loss as supcon_loss
+from jaxloss.losses.detection import giou_loss as giou_loss
 from jaxloss.losses.distillation import distillation_loss as distillation_loss
 from jaxloss.losses.divergence import generalized_kl_divergence as generalized_kl_divergence
 from jaxloss.losses.divergence import js_divergence as js_divergence
@@ -77,8 +78,14 @@ from jaxloss.losses.regression import squared_error as squared_error
 from jaxloss.losses.regression import squared_logarithmic_error as squared_logarithmic_error
 from jaxloss.losses.segmentation import batch_binary_dice_loss as batch_binary_dice_loss
 from jaxloss.losses.segmentation import batch_dice_loss as batch_dice_loss
+from jaxloss.losses.segmentation import (
+    batch_generalized_dice_loss as batch_generalized_dice_loss,
+)
+from jaxloss.losses.segmentation import batch_tversky_loss as batch_tversky_loss
 from jaxloss.losses.segmentation import binary_dice_loss as binary_dice_loss
 from jaxloss.losses.segmentation import dice_loss as dice_loss
+from jaxloss.losses.segmentation import generalized_dice_loss as generalized_dice_loss
+from jaxloss.losses.segmentation import tversky_loss as tversky_loss
 from jaxloss.losses.sequence import ctc_loss as ctc_loss
 from jaxloss.losses.sequence import ctc_loss_with_forward_probs as ctc_loss_with_forward_probs
 from jaxloss.parts.angular import arcface_logits as arcface_logits

@@ -54,10 +54,13 @@ def ctc_loss(
 
     Also known as:
         CTC, forward-backward loss.
-        `optax.losses.ctc_loss`: paddings of 1 for `~where`; about 1e5 where no path is
-        `torch.nn.functional.ctc_loss`: of log probabilities, steps first; its mean divides by
-        the number of labels
-        `keras.losses.ctc`: a label of 0 is both the blank and padding
+        `optax.losses.ctc_loss(x, jnp.zeros(x.shape[:-1]), y, jnp.zeros(y.shape)).mean()`:
+            `ctc_loss(x, y)`, its paddings are 1 - `where` and 1 - `label_where`, and a sequence
+            that no path spells costs about 1e5
+        `torch.nn.functional.ctc_loss(x.log_softmax(-1).transpose(0, 1), y, [x.shape[1]] * len(x),
+            [y.shape[1]] * len(y), reduction="none").mean()`: `ctc_loss(x, y)`, its "mean" divides
+            each loss by the number of labels
+        `keras.losses.ctc(y, x).mean()`: `ctc_loss(x, y)`, a label of 0 is padding there
 
     Example:
         >>> logits = jnp.log(jnp.array([[0.5, 0.5], [0.5, 0.5]]))
@@ -98,7 +101,8 @@ def ctc_loss_with_forward_probs(
 
     Also known as:
         Alphas, forward variables.
-        `optax.losses.ctc_loss_with_forward_probs`: about -1e5 for -∞
+        `optax.losses.ctc_loss_with_forward_probs(x, jnp.zeros(x.shape[:-1]), y,
+            jnp.zeros(y.shape))[0]`: `ctc_loss_with_forward_probs(x, y)[0]`, about -1e5 is its -∞
 
     Example:
         >>> logits = jnp.log(jnp.array([[0.5, 0.5], [0.5, 0.5]]))
@@ -111,8 +115,8 @@ def ctc_loss_with_forward_probs(
     values = reduce(
         sound * alignment.ctc(logits, *spelled), where=sequences, weights=None, reduction=None
     )
-    alphas = alignment.forward_log_probs(logits, *spelled)
-    return values, *(sound[..., None] * alpha for alpha in alphas)
+    blank, label = alignment.forward_log_probs(logits, *spelled)
+    return values, sound[..., None] * blank, sound[..., None] * label
 
 
 def _sequences(

@@ -34,7 +34,7 @@ def several_logits(logits):
     k = range(logits.shape[-1])
     odds = [sum(np.exp(logits[..., j] - logits[..., i]) for j in k if j != i) for i in k]
     odds = np.stack(odds, -1)
-    return 1 / (1 + odds), np.where(np.isinf(odds), 1, odds / (1 + odds))
+    return 1 / (1 + odds), np.where(odds == np.inf, 1, odds / (1 + odds))
 
 
 def dice(p, other, y, smooth, alpha, beta, pixels):
@@ -57,6 +57,19 @@ def two_classes(pixels):
     def truth(x, y, smooth=1.0, alpha=0.5, beta=0.5):
         axes = tuple(range(x.ndim))[pixels]
         return dice(*one_logit(x), y, smooth, alpha, beta, axes)
+
+    return truth
+
+
+def generalized(pixels):
+    def truth(x, y, power=2.0):
+        axes = tuple(range(x.ndim - 1))[pixels]
+        p, other = several_logits(x)
+        size = y.sum(axes)
+        c = np.where(size > 0, size, np.inf) ** -power
+        c = np.where(size > 0, c, c.max(-1, keepdims=True))
+        hit, wrong = ((c * s.sum(axes)).sum(-1) for s in (p * y, p * (1 - y) + other * y))
+        return np.where(wrong == 0, 0, wrong / (wrong + 2 * hit))
 
     return truth
 
@@ -108,6 +121,41 @@ for options in OPTIONS[:3]:
         loss=jaxloss.batch_binary_dice_loss,
         inputs=masks,
         truth=two_classes(OF_BATCH),
+        options=options,
+        domains=("real", "probability"),
+        kind="deferred",
+    )
+
+tversky = {
+    "alpha": 0.3,
+    "beta": 0.7,
+    "smooth": 0.5,
+    "class_weights": np.array([0.5, 1.0, 2.5], np.float32),
+}
+nowhere = [[[0.0, 0.0]], [[0.0, 0.0]]], [[[1.0, 0.0]], [[1.0, 0.0]]]
+for loss, truth, options in (
+    (jaxloss.tversky_loss, multiclass, tversky),
+    (jaxloss.generalized_dice_loss, generalized, {}),
+    (jaxloss.generalized_dice_loss, generalized, {"power": 1.0}),
+):
+    case(
+        loss=loss,
+        inputs=images_of(classes),
+        truth=truth(OF_IMAGE),
+        options=options,
+        domains=("real", "probability"),
+        parts=PIXELS,
+        # a class that is absent weighs as much as the rarest: (1 + 1) / (1 + 1 + 2·1)
+        corners=() if options else ((nowhere, 0.5),),
+    )
+for loss, truth, options in (
+    (jaxloss.batch_tversky_loss, multiclass, tversky),
+    (jaxloss.batch_generalized_dice_loss, generalized, {"power": 1.5}),
+):
+    case(
+        loss=loss,
+        inputs=classes,
+        truth=truth(OF_BATCH),
         options=options,
         domains=("real", "probability"),
         kind="deferred",
