@@ -1,4 +1,4 @@
-"""How peers pass arrays: classes on any axis, absent by a mask, norms kept from 0."""
+"""How peers pass arrays: classes on any axis or masked, arrays to be broadcast, least norms."""
 
 from __future__ import annotations
 
@@ -46,14 +46,21 @@ def over_classes(
     return first, second, jnp.any(present, axis=-1)
 
 
-def least_norm(a: Array, b: Array, least: ArrayLike) -> tuple[Array, Array]:
-    """Vectors of the same product, each with what its squared norm lacks of `least`."""
-    pad_a, pad_b = (
-        numerics.safe_sqrt(jnp.maximum(jnp.asarray(least, a.dtype) - jnp.sum(x**2, axis=-1), 0))
-        for x in (a, b)
+def longer(a: Array, b: Array, more_a: ArrayLike, more_b: ArrayLike) -> tuple[Array, Array]:
+    """Vectors with the same product, each with an entry more that the other has not."""
+    units = a.shape[:-1]
+    more_a, more_b = (
+        jnp.broadcast_to(jnp.asarray(more, a.dtype), units) for more in (more_a, more_b)
     )
-    none = jnp.zeros_like(pad_a)
+    none = jnp.zeros(units, a.dtype)
     return (
-        jnp.concatenate([a, jnp.stack([pad_a, none], axis=-1)], axis=-1),
-        jnp.concatenate([b, jnp.stack([none, pad_b], axis=-1)], axis=-1),
+        jnp.concatenate([a, jnp.stack([more_a, none], axis=-1)], axis=-1),
+        jnp.concatenate([b, jnp.stack([none, more_b], axis=-1)], axis=-1),
     )
+
+
+def at_least(a: Array, b: Array, square: ArrayLike) -> tuple[Array, Array]:
+    """Vectors with the same product, whose squared norms are `square` or more."""
+    least = jnp.asarray(square, a.dtype)
+    missing = (jnp.maximum(least - jnp.sum(x**2, axis=-1), 0) for x in (a, b))
+    return longer(a, b, *map(numerics.safe_sqrt, missing))

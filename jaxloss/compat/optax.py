@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxloss.compat.calls import last, least_norm, over_classes, together
+from jaxloss.compat.calls import at_least, last, over_classes, together
 from jaxloss.core import inputs
 from jaxloss.losses import (
     binary,
@@ -68,7 +68,7 @@ def cosine_distance(
 ) -> Array:
     """`jaxloss.cosine_distance` of vectors whose squared norms are `epsilon` or more."""
     a, b, _ = over_classes(axis, where, (0, 0), predictions=predictions, targets=targets)
-    return regression.cosine_distance(*least_norm(a, b, epsilon), reduction=None)
+    return regression.cosine_distance(*at_least(a, b, epsilon), reduction=None)
 
 
 def cosine_similarity(
@@ -81,7 +81,7 @@ def cosine_similarity(
 ) -> Array:
     """`jaxloss.cosine_similarity` of vectors whose squared norms are `epsilon` or more."""
     a, b, _ = over_classes(axis, where, (0, 0), predictions=predictions, targets=targets)
-    return regression.cosine_similarity(*least_norm(a, b, epsilon), reduction=None)
+    return regression.cosine_similarity(*at_least(a, b, epsilon), reduction=None)
 
 
 def sigmoid_binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:

@@ -13,7 +13,6 @@ import dataclasses
 import importlib
 import importlib.metadata
 import importlib.util
-import inspect
 import math
 import os
 import pkgutil
@@ -246,8 +245,10 @@ def conditioned(oracle, arrays):
     count = sum(a.size for a in arrays if is_float(a)) / UNITS
     base, moves = numbers(oracle(*arrays)), []
     for _ in range(DRAWS):
+        # a probability of 1 stays one
         nudged = tuple(
-            a * (1 + STEP * rng.choice([-1.0, 1.0], a.shape)) if is_float(a) else a for a in arrays
+            a * (1 + (a != 1) * STEP * rng.choice([-1.0, 1.0], a.shape)) if is_float(a) else a
+            for a in arrays
         )
         moves.append(numbers(oracle(*nudged)))
     with np.errstate(invalid="ignore"):

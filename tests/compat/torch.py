@@ -1,0 +1,262 @@
+"""torch: rows for `jaxloss.compat.torch`, and where torch is wrong."""
+
+import warnings
+
+import numpy as np
+import scipy.special
+
+import jaxloss.compat.torch
+from compat import UNITS, Peer, cotangent
+
+
+def oracle(function, row, by):
+    """The peer in float64: values and gradients of each variant."""
+    import torch
+
+    def tensor(value):
+        if not isinstance(value, np.ndarray):
+            return value
+        return torch.tensor(value.astype({"i": np.int64}.get(value.dtype.kind, value.dtype)))
+
+    def variants(*arrays):
+        for options in row.calls():
+            given = [tensor(a) for a in arrays]
+            for position in by:
+                given[position].requires_grad_()
+            value = function(*given, **{k: tensor(v) for k, v in options.items()})
+            weights = torch.tensor(cotangent(value.shape))
+            grads = torch.autograd.grad(value, [given[i] for i in by], weights)
+            yield [value.detach().numpy(), *(g.numpy() for g in grads)]
+
+    def call(*arrays):
+        with warnings.catch_warnings(action="ignore"):
+            return list(variants(*arrays))
+
+    return call
+
+
+PEER = Peer(name="torch", losses="torch.nn.functional", ours=jaxloss.compat.torch, oracle=oracle)
+entry, refuse = PEER.entry, PEER.refuse
+NONE, MEAN, SUM = ({"reduction": name} for name in ("none", "mean", "sum"))
+# what torch's former arguments say, beside the reductions
+FORMER = ({"size_average": False}, {"reduce": False}, {"size_average": True, "reduction": "sum"})
+
+
+def row(name, arrays, *, variants=(NONE, MEAN, SUM), **options):
+    PEER.row(name, arrays, variants=variants, **options)
+
+
+def reals(rng, size):
+    """The first unit agrees with its target."""
+    predictions, targets = size * rng.normal(size=(2, UNITS, 4))
+    targets[0] = predictions[0]
+    return predictions, targets
+
+
+def column(rng, size):
+    """Targets that are broadcast."""
+    return size * rng.normal(size=(UNITS, 4)), size * rng.normal(size=(UNITS, 1))
+
+
+def logits(rng, size):
+    return 3 * size * rng.normal(size=(UNITS, 4))
+
+
+def bits(rng, size):
+    return logits(rng, size), rng.choice([0.0, 1.0, 0.25], (UNITS, 4))
+
+
+def probabilities(rng, size):
+    return rng.uniform(0.01, 0.99, (UNITS, 4)), rng.choice([0.0, 1.0, 0.25], (UNITS, 4))
+
+
+def signs(rng, size):
+    return size * rng.normal(size=(UNITS, 4)), rng.choice([-1.0, 1.0], (UNITS, 4))
+
+
+def distributions(rng):
+    return rng.dirichlet(np.ones(4), UNITS)
+
+
+def soft(rng, size):
+    return logits(rng, size), distributions(rng)
+
+
+def classes(rng, size):
+    """Of which the second is ignored."""
+    labels = rng.integers(4, size=UNITS)
+    labels[1] = -100
+    return logits(rng, size), labels
+
+
+def one_of_the_classes(rng, size):
+    return logits(rng, size), rng.integers(4, size=UNITS)
+
+
+def pixels(rng, size):
+    """The classes are the second axis."""
+    labels = rng.integers(4, size=(UNITS, 2, 3))
+    labels[1, 0] = -100
+    return 3 * size[..., None, None] * rng.normal(size=(UNITS, 4, 2, 3)), labels
+
+
+def soft_pixels(rng, size):
+    x = 3 * size[..., None, None] * rng.normal(size=(UNITS, 4, 2, 3))
+    return x, np.moveaxis(rng.dirichlet(np.ones(4), (UNITS, 2, 3)), -1, 1)
+
+
+def alone(rng, size):
+    """One unit has no batch axis."""
+    return 3 * rng.normal(size=4), np.array(2)
+
+
+def log_probs(rng, size):
+    x, labels = classes(rng, size)
+    return scipy.special.log_softmax(x, axis=1), labels
+
+
+def of_log_probs(rng, size):
+    return np.log(distributions(rng)), distributions(rng)
+
+
+def two_logs(rng, size):
+    return np.log(distributions(rng)), np.log(distributions(rng))
+
+
+def moments(rng, size):
+    return *reals(rng, size), rng.uniform(0.1, 3, (UNITS, 4))
+
+
+def one_variance(rng, size):
+    return *reals(rng, size), rng.uniform(0.1, 3, UNITS)
+
+
+def rates(rng, size):
+    return rng.uniform(0.01, 3, (UNITS, 4)), rng.poisson(2.0, (UNITS, 4)).astype(float)
+
+
+def log_rates(rng, size):
+    return rng.normal(size=(UNITS, 4)), rng.poisson(2.0, (UNITS, 4)).astype(float)
+
+
+def log_rates_of_bits(rng, size):
+    return bits(rng, np.ones_like(size))[0], rng.integers(2, size=(UNITS, 4)).astype(float)
+
+
+def scores_of_pairs(rng, size):
+    return *(size * rng.normal(size=(2, UNITS, 4))), rng.choice([-1.0, 1.0], (UNITS, 4))
+
+
+def vectors_of_pairs(rng, size):
+    return *(size * rng.normal(size=(2, UNITS, 4))), np.resize([-1.0, 1.0], UNITS)
+
+
+def triplets(rng, size):
+    return tuple(size * rng.normal(size=(3, UNITS, 4)))
+
+
+def listed(rng, size):
+    """Class indices up to the first -1."""
+    labels = rng.permuted(np.tile(np.arange(4), (UNITS, 1)), axis=1)
+    labels[np.arange(UNITS), np.arange(UNITS) % 5 - 1] = -1
+    return logits(rng, size), labels
+
+
+def embedded(rng, size):
+    return rng.normal(size=(UNITS, 4)), rng.normal(size=(5, 4)), rng.integers(5, size=UNITS)
+
+
+def embedded_and_ignored(rng, size):
+    labels = rng.integers(5, size=UNITS)
+    labels[1] = -100
+    return *embedded(rng, size)[:2], labels
+
+
+LENGTHS = np.resize([3, 2, 0, 1], UNITS)
+STEPS = np.resize([7, 6, 5], UNITS)
+
+
+def spoken(rng, size):
+    """7 steps of a batch, and labels of different lengths."""
+    x = scipy.special.log_softmax(rng.normal(size=(7, UNITS, 5)), axis=-1)
+    return x, rng.integers(1, 5, (UNITS, 3)), STEPS, LENGTHS
+
+
+def spoken_at_once(rng, size):
+    """Labels one after the other."""
+    return spoken(rng, size)[0], rng.integers(1, 5, LENGTHS.sum())
+
+
+def spoken_alone(rng, size):
+    x, labels, *_ = spoken(rng, size)
+    return x[:, 0], labels[0], np.array(7), np.array(3)
+
+
+C = np.array([0.5, 1.0, 2.0, 1.5])
+EACH = np.resize([0.5, 1.0, 2.0], (UNITS, 4))
+for name in ("l1_loss", "mse_loss"):
+    row(name, reals, variants=(NONE, MEAN, SUM, *FORMER))
+    row(name, reals, weight=EACH)
+row("l1_loss", column)
+row("huber_loss", reals, delta=0.25)
+row("huber_loss", reals, weight=EACH)
+row("smooth_l1_loss", reals, variants=(NONE, MEAN, SUM, *FORMER), beta=0.25)
+row("smooth_l1_loss", column, beta=0.0)
+row("poisson_nll_loss", log_rates, variants=(NONE, MEAN, SUM, *FORMER), by=(0,))
+row("poisson_nll_loss", rates, log_input=False, eps=0.25, by=(0,))
+row("poisson_nll_loss", log_rates_of_bits, variants=(NONE,), full=True, by=(0,))
+row("gaussian_nll_loss", moments)
+row("gaussian_nll_loss", one_variance, full=True, eps=0.0625)
+row("binary_cross_entropy", probabilities, variants=(NONE, MEAN, SUM, *FORMER))
+row("binary_cross_entropy", probabilities, weight=C)
+logistic = "binary_cross_entropy_with_logits"
+row(logistic, bits, variants=(NONE, MEAN, SUM, *FORMER))
+row(logistic, bits, weight=C, pos_weight=np.array(3.0))
+row(logistic, bits, pos_weight=EACH[:, :1])
+row("cross_entropy", classes, variants=(NONE, MEAN, SUM, *FORMER))
+row("cross_entropy", one_of_the_classes, weight=C, label_smoothing=0.25, ignore_index=2)
+row("cross_entropy", pixels, weight=C)
+row("cross_entropy", soft, weight=C, label_smoothing=0.25)
+row("cross_entropy", soft_pixels, weight=C)
+row("cross_entropy", alone)
+row("nll_loss", log_probs, variants=(NONE, MEAN, SUM, *FORMER))
+row("nll_loss", one_of_the_classes, weight=C, ignore_index=2)
+row("nll_loss", pixels, weight=C)
+row("linear_cross_entropy", embedded_and_ignored)
+row(
+    "linear_cross_entropy",
+    embedded,
+    linear_bias=np.array([0.5, 0.25, 0.0, -1.0, 2.0]),
+    weight=np.array([0.5, 1.0, 2.0, 1.5, 1.0]),
+    ignore_index=2,
+    label_smoothing=0.25,
+)
+row("kl_div", of_log_probs, variants=(NONE, MEAN, SUM, {"reduction": "batchmean"}, *FORMER[:2]))
+row("kl_div", two_logs, log_target=True)
+row("soft_margin_loss", signs, variants=(NONE, MEAN, SUM, *FORMER), by=(0,))
+row("multi_margin_loss", one_of_the_classes, variants=(NONE, MEAN, SUM, *FORMER))
+row("multi_margin_loss", one_of_the_classes, p=2, margin=0.5, weight=C)
+row("multilabel_margin_loss", listed, variants=(NONE, MEAN, SUM, *FORMER))
+row("multilabel_soft_margin_loss", bits, variants=(NONE, MEAN, SUM, *FORMER))
+row("multilabel_soft_margin_loss", bits, weight=C)
+row("hinge_embedding_loss", signs, variants=(NONE, MEAN, SUM, *FORMER), by=(0,))
+row("hinge_embedding_loss", signs, margin=0.5, by=(0,))
+row("cosine_embedding_loss", vectors_of_pairs, variants=(NONE, MEAN, SUM, *FORMER), by=(0, 1))
+row("cosine_embedding_loss", vectors_of_pairs, margin=0.25, by=(0, 1))
+row("margin_ranking_loss", scores_of_pairs, variants=(NONE, MEAN, SUM, *FORMER), by=(0, 1))
+row("margin_ranking_loss", scores_of_pairs, margin=0.5, by=(0, 1))
+row("triplet_margin_loss", triplets, variants=(NONE, MEAN, SUM, *FORMER))
+row("triplet_margin_loss", triplets, margin=0.5, p=1, swap=True)
+row("triplet_margin_loss", triplets, p=3, eps=0.25)
+
+
+def city_block(x, y):
+    return abs(x - y).sum(-1)
+
+
+distant = "triplet_margin_with_distance_loss"
+row(distant, triplets)
+row(distant, triplets, distance_function=city_block, margin=0.5, swap=True)
+row("ctc_loss", spoken)
+row("ctc_loss", spoken_at_once, input_lengths=tuple(STEPS), target_lengths=tuple(LENGTHS))
+row("ctc_loss", spoken_alone, blank=0)
