@@ -180,7 +180,8 @@ def rows(known):
 
 def sample(bad, *arrays):
     """The first unit that failed."""
-    return [array[rows(~bad).argmin()] for array in arrays]
+    units = [array for array in arrays if len(array) == len(bad)]
+    return [array[rows(~bad).argmin()] for array in units]
 
 
 @law("coupled", "deferred")
@@ -373,9 +374,9 @@ def test_any_partition_gives_the_whole(case, rng):
     where[:2] = False
 
     def stats_of(scale, part):
-        *arrays, where, weights = part
+        *arrays, where, weights, away = part
         loss = options_of(case, where=where, weights=weights, reduction=jaxloss.stats)
-        return loss(scale * arrays[0], *arrays[1:])
+        return loss(arrays[0] * (1 + (scale - 1) * away), *arrays[1:])
 
     @functools.partial(jax.jit, static_argnums=1)
     def merged(batch, sizes):
@@ -393,7 +394,8 @@ def test_any_partition_gives_the_whole(case, rng):
         arrays = typed(
             [a + offset if is_float(a) else a for a in case.inputs(rng, (12,))], np.float32
         )
-        batch = (*arrays, where, weights)
+        away = rng.uniform(0.5, 1.5, arrays[0].shape).astype(np.float32)  # not all one way
+        batch = (*arrays, where, weights, away)
         want = merged(batch, (12,))
         assert np.isfinite(want).all()
         for each, wanted in zip(merged(batch, ragged), want, strict=True):
