@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ from rich.table import Table
 
 import jaxloss
 from bench.measure import Program, alternate, compiled
+
+RESULTS = Path(__file__).parent / "results"
 
 
 def pointwise(millions: int) -> dict[str, tuple[Callable, Callable, str, list[jax.Array]]]:
@@ -92,10 +95,20 @@ def rows(
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("suite", nargs="?", choices=["speed", "accuracy"], default="speed")
+    parser.add_argument("--points", type=int, default=2000, help="of accuracy: per loss and dtype")
+    parser.add_argument("--losses", default="", help="of accuracy: part of a name")
+    parser.add_argument("--out", type=Path, default=RESULTS / "accuracy.md", help="of accuracy")
     parser.add_argument("--millions", type=int, default=64, help="elements of the pointwise losses")
     parser.add_argument("--classes", type=int, nargs=2, default=(2048, 32000), metavar=("N", "V"))
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
+    if options.suite == "accuracy":
+        from bench import accuracy, oracles
+
+        return accuracy.report(
+            options.losses, options.points, oracles.PEERS, options.out, Console(width=200)
+        )
     heads = (
         "workload",
         "ours ms",

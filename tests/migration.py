@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import importlib
 import importlib.util
+import inspect
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -43,6 +44,7 @@ class Line:
     loss: str
     counterpart: Counterpart
     case: Case | None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=lambda: OPTIONS)
 
     def __str__(self) -> str:
         return f"{self.counterpart.there}->{self.loss}"
@@ -51,6 +53,17 @@ class Line:
         """Our own call within the expression."""
         nodes = ast.walk(ast.parse(self.counterpart.here, mode="eval"))
         return next(n for n in nodes if isinstance(n, ast.Call) and name_of(n.func) == self.loss)
+
+    def on(self, case: Case) -> "Line":
+        """The line with the options of that row."""
+        parameters = inspect.signature(case.loss).parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        return dataclasses.replace(self, case=case, options={**defaults, **case.options})
+
+    def factor(self) -> float:
+        """How many times our value the expression is."""
+        letters = {name: 1.0 for name in names_in(ast.parse(self.counterpart.here, mode="eval"))}
+        return float(evaluate(self.counterpart.here, {**letters, self.loss: lambda *a, **k: 1.0}))
 
     def calm(self, rng: np.random.Generator, units: int) -> tuple[np.ndarray, ...]:
         """The row's own inputs, where a peer's formula does not cancel or overflow."""
@@ -61,11 +74,12 @@ class Line:
     def letters(self, arrays: tuple[Any, ...]) -> dict[str, Any]:
         """What each letter stands for: arrays in the order of our arguments, and options."""
         bound, units = {}, len(arrays[0])
-        data = dict(zip(self.case.data if self.case else (), arrays[::-1], strict=False))
+        names = self.case.data if self.case else ()
+        data = dict(zip(names, arrays[len(arrays) - len(names) :], strict=True))
         for argument, array in zip(self.call().args, arrays, strict=False):
             bound |= {name: array for name in names_in(argument) if name not in bound}
         for keyword in self.call().keywords:
-            given = OPTIONS.get(keyword.arg or "", None)
+            given = self.options.get(keyword.arg or "", None)
             given = np.linspace(0.1, 2, units) if keyword.arg == "weights" else given
             given = data.get(keyword.arg or "", given)
             bound |= {n: given for n in names_in(keyword.value) if n not in bound}
@@ -76,7 +90,7 @@ def name_of(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def names_in(node: ast.expr) -> list[str]:
+def names_in(node: ast.AST) -> list[str]:
     modules = {"jnp", "np", "jax", "jaxloss"}
     return [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and n.id not in modules]
 

@@ -82,7 +82,7 @@ def ntxent(embeddings, labels, temperature=0.07):
     for i in range(len(labels)):
         positives, negatives = of_groups(i, labels)
         values.append(sum(log_one_plus([s[i, n] - s[i, p] for n in negatives]) for p in positives))
-    return np.array(values, np.longdouble)
+    return np.array(values)
 
 
 def supcon(embeddings, labels, temperature=0.1):
@@ -95,7 +95,7 @@ def supcon(embeddings, labels, temperature=0.1):
             for p in positives
         ]
         values.append(sum(each) / max(len(each), 1))
-    return np.array(values, np.longdouble)
+    return np.array(values)
 
 
 def pairs_over(temperature):

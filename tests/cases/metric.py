@@ -135,7 +135,7 @@ def circle(embeddings, labels, margin=0.4, gamma=80.0, at=None):
             elif i != j:
                 pull.append(-gamma * max(0, 1 + margin - fixed[i, j]) * (s[i, j] - (1 - margin)))
         both = [a + b for a in pull for b in push]
-        values.append(cross_entropy(np.array([0, *both], np.longdouble), np.array(0)))
+        values.append(cross_entropy(np.array([0, *both]), np.array(0)))
     return np.array(values)
 
 

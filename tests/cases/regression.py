@@ -36,7 +36,8 @@ def smooth_l1(predictions, targets, beta=1.0):
 
 def log_cosh(predictions, targets):
     e = abs(predictions - targets)
-    near = np.log1p(2 * np.sinh(np.minimum(e, 1) / 2) ** 2)
+    small = np.where(e < 1, e, 0 * e)
+    near = np.log1p(np.expm1(-small) ** 2 / 2 * np.exp(small))
     return np.where(e < 1, near, e + np.log1p(np.exp(-2 * e)) - np.log(np.longdouble(2)))
 
 

@@ -1,0 +1,303 @@
+"""How far every loss is from the truth of 110 digits, and how far its peers are.
+
+For each loss and dtype the same seeded points go to ours and to each peer that has the loss. The
+rows, their inputs and their truths are those of `tests/cases`; the peers' calls are the lines of
+`Also known as`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import multiprocessing
+import os
+import platform
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+from rich.console import Console
+
+from bench.exact import Digits, digits, numpy_of_objects
+from bench.faults import misused, not_finite, polluted
+from bench.oracles import Case, Line, harness, lines_of, per_unit_of, quiet
+
+STEP, NUDGE, DRAWS = mpmath.mpf("1e-26"), mpmath.mpf("1e-9"), 3
+DTYPES: dict[str, Any] = {
+    "float32": jnp.float32,
+    "float64": jnp.float64,
+    "bfloat16": jnp.bfloat16,
+    "float16": jnp.float16,
+}
+Result = tuple[np.ndarray, list[np.ndarray]]
+
+
+@dataclasses.dataclass
+class Truth:
+    """What is right at one batch of points, and the unit that an error is told in."""
+
+    arrays: tuple[np.ndarray, ...]
+    values: np.ndarray  # Digits
+    value_unit: np.ndarray
+    slopes: list[Slope]
+
+
+@dataclasses.dataclass
+class Slope:
+    """The derivative by one element: of every unit at once, or of one where units are coupled."""
+
+    argument: int
+    index: Any
+    exact: np.ndarray  # Digits
+    unit: np.ndarray
+    excluded: np.ndarray  # a kink within the step, or no derivative
+
+
+@dataclasses.dataclass
+class Errors:
+    """Errors in eps, and what was left out."""
+
+    value: list[float] = dataclasses.field(default_factory=list)
+    gradient: list[float] = dataclasses.field(default_factory=list)
+    points: int = 0
+    no_value: int = 0
+    no_slope: int = 0
+
+    def add(self, truth: Truth, result: Result, factor: float) -> None:
+        values, grads = result
+        known = np.array([mpmath.isfinite(v.x) for v in truth.values.ravel()])
+        known &= np.isfinite(truth.value_unit.ravel())
+        self.points += known.size
+        self.no_value += int(np.sum(~known))
+        self.value += _distance(values / factor, truth.values, truth.value_unit, known)
+        floats = harness.floats_of(truth.arrays)
+        for slope in truth.slopes:
+            got = np.atleast_1d(grads[floats.index(slope.argument)][slope.index])
+            kept = ~slope.excluded
+            self.no_slope += int(np.sum(slope.excluded))
+            self.gradient += _distance(got / factor, slope.exact, slope.unit, kept)
+
+    def cells(self) -> list[str]:
+        worst = [_quantiles(self.value), _quantiles(self.gradient)]
+        return [str(self.points), f"{self.no_value} / {self.no_slope}", *itertools.chain(*worst)]
+
+
+def _distance(
+    got: np.ndarray, want: np.ndarray, unit: np.ndarray, kept: np.ndarray
+) -> Iterator[float]:
+    rows = zip(*(np.ravel(a) for a in (got, want, unit, kept)), strict=True)
+    for each, exact, size, keep in rows:
+        if keep:
+            yield float(abs((exact - float(each)).x) / float(size)) if np.isfinite(each) else np.inf
+
+
+def _quantiles(errors: list[float]) -> tuple[str, str]:
+    if not errors:
+        return "-", "-"
+    return f"{np.quantile(errors, 0.99, method='higher'):.3g}", f"{np.max(errors):.3g}"
+
+
+def truths(case: Case, dtype: Any, points: int) -> Iterator[Truth]:
+    """Batches of at least `points` units together."""
+    rng = np.random.default_rng(zlib.crc32(f"{case} {dtype.__name__}".encode()))
+    size = points if case.kind == "plain" else 6
+    for _ in range(-(-points // size)):
+        rounded = harness.typed(case.inputs(rng, (size,)), dtype)
+        wide: Any = np.float64 if dtype == jnp.float64 else np.float32
+        yield truth_at(case, harness.typed(rounded, wide), dtype, rng)
+
+
+@np.errstate(all="ignore")
+def truth_at(case: Case, arrays: tuple[np.ndarray, ...], dtype: Any, rng: Any) -> Truth:
+    info, objects = jnp.finfo(dtype), [digits(a) if harness.is_float(a) else a for a in arrays]
+    values = _exactly(case, objects, dtype)
+    sizes = _exactly(case, objects, dtype, "scale") if case.scale else np.abs(values)
+    unit = np.maximum(sizes.astype(float) * float(info.eps), float(info.tiny))
+    places = list(_places(case, arrays, rng))
+    slopes = [_slope(case, objects, dtype, *place, rng) for place in places]
+    return Truth(arrays, values, unit, slopes)
+
+
+def _places(case: Case, arrays: tuple[np.ndarray, ...], rng: Any) -> Iterator[tuple[int, Any]]:
+    """Of each argument one random element per unit, or a few where all units depend on it."""
+    for argument in harness.floats_of(arrays):
+        shape = arrays[argument].shape
+        if case.kind == "plain" and argument not in case.shared:
+            yield (
+                argument,
+                (np.arange(shape[0]), *(rng.integers(n, size=shape[0]) for n in shape[1:])),
+            )
+        else:
+            yield from ((argument, tuple(rng.integers(n) for n in shape)) for _ in range(3))
+
+
+def _exactly(
+    case: Case, objects: list[Any], dtype: Any, of: str = "truth", at: Any = None
+) -> np.ndarray:
+    wide: Any = np.float64 if dtype == jnp.float64 else np.float32
+    options = {
+        name: digits(np.asarray(value))[()] if np.asarray(value).dtype.kind == "f" else value
+        for name, value in harness.options_in(case, wide).items()
+    }
+    if case.detached and of == "truth":
+        options["at"] = objects[0] if at is None else at
+    with numpy_of_objects():
+        result = np.asarray(getattr(case, of)(*objects, **options), object)
+    longdoubles = [each for each in result.ravel() if isinstance(each, np.longdouble)]
+    assert not np.any(longdoubles), f"the {of} of {case} rounds on its way"
+    return np.array([Digits(each) for each in result.ravel()]).reshape(result.shape or (1,))
+
+
+def _slope(
+    case: Case, objects: list[Any], dtype: Any, argument: int, index: Any, rng: Any
+) -> Slope:
+    """The derivative, what one ulp of the inputs does to it, and where it is not one."""
+    info = jnp.finfo(dtype)
+    exact, left, right, size = _differences(case, objects, dtype, argument, index)
+    moves = []
+    for _ in range(DRAWS):
+        moved = [_nudged(a, rng) if _wide(a) else a for a in objects]
+        moves.append((_differences(case, moved, dtype, argument, index)[0] - exact) / NUDGE)
+    floats = [np.shape(a)[1:] if case.kind == "plain" else a.shape for a in objects if _wide(a)]
+    inputs = sum(np.prod(shape) for shape in floats)
+    root = np.sqrt(inputs * np.mean([m.astype(float) ** 2 for m in moves], axis=0))
+    unit = float(info.eps) * (root + np.abs(exact.astype(float))) + float(info.tiny)
+    apart = np.abs((left - right).astype(float)) > 1e-6 * unit
+    drowned = np.abs((exact / size).astype(float)) < 1e-100
+    drowned &= exact.astype(float) != 0
+    return Slope(argument, index, exact, unit, apart | drowned | ~np.isfinite(unit))
+
+
+def _wide(array: np.ndarray) -> bool:
+    return array.dtype == object
+
+
+def _nudged(array: np.ndarray, rng: Any) -> np.ndarray:
+    return array * (1 + NUDGE * rng.choice([-1, 1], array.shape).astype(object))
+
+
+def _differences(
+    case: Case, objects: list[Any], dtype: Any, argument: int, index: Any
+) -> tuple[np.ndarray, ...]:
+    """The central difference, those of the two sides, and the size of what is subtracted."""
+    step = np.frompyfunc(lambda x: Digits(abs(x.x) or 1) * STEP, 1, 1)(objects[argument][index])
+    at_once = case.kind == "plain" and argument not in case.shared
+
+    def rise(sign: int) -> np.ndarray:
+        moved = [np.array(a) if i == argument else a for i, a in enumerate(objects)]
+        moved[argument][index] = moved[argument][index] + sign * step
+        values = _exactly(case, moved, dtype, at=objects[0])
+        return values.reshape(len(values), -1).sum(1) if at_once else np.asarray([values.sum()])
+
+    down, here, up = (rise(sign) for sign in (-1, 0, 1))
+    sides = (up - down) / (2 * step), (here - down) / step, (up - here) / step
+    return *map(np.atleast_1d, sides), np.atleast_1d(np.abs(here) / step)
+
+
+def measure(case: Case, lines: dict[str, Line], name: str, points: int) -> dict[str, Errors]:
+    """Errors of ours and of each peer, in one dtype."""
+    dtype = DTYPES[name]
+    errors = {who: Errors() for who in ("jaxloss", *lines)}
+    calls: dict[str, tuple[Callable[..., Result], float]] = {
+        "jaxloss": (lambda arrays: harness.run(case, harness.per_unit(case), arrays), 1.0)
+    }
+    calls |= {who: per_unit_of(case, line) for who, line in lines.items()}
+    with jax.enable_x64(dtype == jnp.float64):
+        for truth in truths(case, dtype, points):
+            given = harness.typed(truth.arrays, dtype)
+            for who, (call, factor) in calls.items():
+                result = jax.tree.map(lambda a: np.asarray(a, np.longdouble), call(given))
+                errors[who].add(truth, result, factor)
+    return errors
+
+
+def rows_of(case: Case, points: int, peers: tuple[str, ...]) -> dict[str, list[list[str]]]:
+    """The rows of one loss for each table: one per dtype, and one of what becomes of bad input."""
+    lines = lines_of(case, peers) if case.kind == "plain" else {}
+    tables: dict[str, list[list[str]]] = {}
+    with quiet():
+        for name, dtype in DTYPES.items():
+            errors = measure(case, lines, name, points)
+            with jax.enable_x64(dtype == jnp.float64):
+                extremes = not_finite(case, lines, dtype)
+            tables[name] = [
+                [str(case), who, *each.cells(), extremes.get(who, "-")]
+                for who, each in errors.items()
+            ]
+        misuse, leaks = misused(case, lines), polluted(case, lines)
+    tables["bad input"] = [[str(case), who, misuse[who], leaks[who]] for who in ("jaxloss", *lines)]
+    return tables
+
+
+def report(wanted: str, points: int, peers: tuple[str, ...], out: Path, console: Console) -> None:
+    """Measures every loss whose name holds `wanted`, and writes the tables."""
+    cases = [case for case in first_rows() if wanted in case.loss.__name__]
+    tables: dict[str, list[list[str]]] = {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), context) as pool:
+        jobs = [pool.submit(_rows_by_name, str(case), points, peers) for case in cases]
+        for case, job in zip(cases, jobs, strict=True):
+            for name, rows in job.result().items():
+                tables.setdefault(name, []).extend(rows)
+            console.print(f"{case}: {tables['float32'][-1]}", highlight=False)
+    partial = out.with_suffix(".partial")
+    partial.write_text(written(tables, points))
+    partial.replace(out)
+
+
+def _rows_by_name(name: str, points: int, peers: tuple[str, ...]) -> dict[str, list[list[str]]]:
+    return rows_of(next(c for c in harness.CASES if str(c) == name), points, peers)
+
+
+def first_rows() -> list[Case]:
+    """One row per loss: that with the fewest options."""
+    rows = sorted(harness.CASES, key=lambda case: len(case.options) + len(case.data))
+    return list({case.loss.__name__: case for case in reversed(rows)}.values())[::-1]
+
+
+def written(tables: dict[str, list[list[str]]], points: int) -> str:
+    """The report in Markdown."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "optax", *_installed()))
+    parts = [ABOUT.format(points=points, versions=versions, python=platform.python_version())]
+    for name, rows in tables.items():
+        heads = BAD if name == "bad input" else HEADS
+        lines = [f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows]]
+        parts.append(f"## {name}\n\n" + "\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _installed() -> list[str]:
+    return [name for name in ("torch", "keras") if find_spec(name)]
+
+
+HEADS = [
+    *("loss", "of", "points", "left out", "value p99", "value max"),
+    *("gradient p99", "gradient max", "not finite"),
+]
+BAD = ["loss", "of", "silent misuse", "masks that leak"]
+ABOUT = """# Accuracy
+
+Written by `python -m bench accuracy`: {points} seeded points or more per loss and dtype, the same
+for everyone ({versions}; Python {python}, CPU).
+
+* **Errors** are in eps of the dtype of the inputs, against mpmath with 110 digits: of a value
+  relative to its condition scale (the largest term that the loss adds or subtracts), of a gradient
+  relative to what one ulp of each input does to it, plus its own ulp. In half precision ours are
+  computed in float32 and returned so.
+* **Left out**: values that are not finite or whose scale is not, and slopes where the loss has a
+  kink within 1e-26 of the point or which are below 1e-100 of the value.
+* **Not finite**: of the extremes of the dtype (0, the smallest and largest numbers, ±inf) at which
+  the truth is finite, how many give a value that is not, or NaN as a gradient.
+* **Silent misuse**: of calls that make no sense (a truth with one more axis, of one unit or without
+  any axis, a label out of range), how many give finite numbers.
+* **Masks that leak**: of NaN, ±inf and 3e38 in masked units, how many reach the masked mean or its
+  gradient; peers are masked by `where(mask, values, 0).sum() / mask.sum()`.
+* A line starts from the row of the contract with the fewest options; "-" is what does not apply."""
