@@ -135,10 +135,10 @@ def normalized(x: Array) -> Array:
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (t,) = primals, tangents
     direction = normalized(x)
-    across = t
+    across = _ratio(t, safe_norm(x)[..., None])  # first here is last in reverse: no overflow before
     for _ in range(2):  # once leaves the rounding of t along a direction that t is close to
         across = across - direction * jnp.sum(direction * across, axis=-1, keepdims=True)
-    return direction, _ratio(across, safe_norm(x)[..., None])
+    return direction, across
 
 
 def cosine(x: Array, y: Array) -> Array:
@@ -197,7 +197,7 @@ def softplus(x: Array) -> Array:
 
 def apart(x: Array, y: Array) -> Array:
     """x - y, and 0 of two infinities that are equal."""
-    return jnp.where(x == y, 0, x - y)
+    return jnp.where((x == y) & jnp.isinf(x), 0, x - y)
 
 
 @closed_form(lambda x, y: sigmoid(apart(x, y)), lambda x, y: sigmoid(apart(y, x)))
@@ -247,6 +247,14 @@ def absolute(x: Array) -> Array:
 def log_factorial(n: Array) -> Array:
     """log n!, exactly 0 for 0 and 1."""
     return jnp.where((n == 0) | (n == 1), 0, jax.lax.lgamma(n + 1))
+
+
+def second_order(x: Array) -> Array:
+    """(exp x - 1 - x) / x² for |x| ≤ 1, where a difference would have lost its digits."""
+    total = jnp.zeros_like(x)
+    for n in range(19, 1, -1):
+        total = total * x + 1 / math.factorial(n)
+    return total
 
 
 def _odds(x: Array, share: Array) -> Array:

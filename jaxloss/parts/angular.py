@@ -60,8 +60,9 @@ def sphereface_logits(
         before, now = now, 2 * cosine * now - before  # cos((n + 1)·θ), Chebyshev
     turns = [math.cos(j * math.pi / margin) for j in range(1, int(margin))]
     k = sum(((cosine < turn).astype(cosine.dtype) for turn in turns), jnp.zeros_like(cosine))
-    target = numerics.safe_norm(embeddings) * ((1 - 2 * (k % 2)) * now - 2 * k)
-    return jnp.where(over_classes.hit(logits, labels), target[..., None], logits)
+    less = cosine - ((1 - 2 * (k % 2)) * now - 2 * k)  # than without a margin: 0 at length 0
+    less = numerics.safe_norm(embeddings) * less
+    return logits - jnp.where(over_classes.hit(logits, labels), less[..., None], 0)
 
 
 def cosface_logits(
@@ -84,7 +85,7 @@ def cosface_logits(
         scale: Multiplies the cosines; positive, may be traced.
 
     Returns:
-        `[*units, classes]`.
+        `[*units, classes]`. An embedding of length 0 has no direction: its cosines are 0.
 
     Raises:
         ValueError: The shapes do not fit, `margin` is negative or `scale` is not positive.
@@ -131,7 +132,7 @@ def arcface_logits(
         scale: Multiplies the cosines; positive, may be traced.
 
     Returns:
-        `[*units, classes]`. An embedding of length 0 has no direction: its logits are 0.
+        `[*units, classes]`. An embedding of length 0 has no direction: its cosines are 0.
 
     Raises:
         ValueError: The shapes do not fit, `margin` is negative or `scale` is not positive.
@@ -151,7 +152,8 @@ def arcface_logits(
     scale = inputs.option("scale", scale, embeddings, must_be="positive")
     cosines, directions, own = _angles(embeddings, head, labels)
     cosine = jnp.sum(directions * own, axis=-1)
-    sine = numerics.safe_norm(directions - cosine[..., None] * own)
+    aside = numerics.safe_norm(directions - cosine[..., None] * own)
+    sine = jnp.where(jnp.any(directions != 0, axis=-1), aside, 1)
     wider = cosine * jnp.cos(margin) - sine * jnp.sin(margin)
     target = jnp.where(cosine > -jnp.cos(margin), wider, cosine - margin * jnp.sin(margin))
     return scale * jnp.where(over_classes.hit(cosines, labels), target[..., None], cosines)
