@@ -6,8 +6,6 @@ way, and nothing stored between them.
 
 from __future__ import annotations
 
-import math
-
 import jax.numpy as jnp
 from jax import Array
 
@@ -17,6 +15,7 @@ from jaxloss.core.numerics import (
     finite,
     log_mixture,
     ratio,
+    second_order,
     sigmoid,
     slope_of_sigmoid,
     tanh,
@@ -143,14 +142,6 @@ def sparse_plus(x: Array) -> Array:
     return (between + 1) ** 2 / 4 + (jnp.maximum(x, 1) - 1)
 
 
-def _second_order(x: Array) -> Array:
-    """(exp x - 1 - x) / x² for |x| ≤ 1."""
-    total = jnp.zeros_like(x)
-    for n in range(19, 1, -1):
-        total = total * x + 1 / math.factorial(n)
-    return total
-
-
 def _box_cox_in_x(x: Array, power: Array) -> Array:
     return jnp.minimum(jnp.power(x, power - 1), jnp.finfo(x.dtype).max)
 
@@ -160,7 +151,7 @@ def _box_cox_in_power(x: Array, power: Array) -> Array:
     u = xtimes(power, log)
     near = u > -1
     small = jnp.where(near, u, 0)
-    by_series = jnp.where(near, log, 0) ** 2 * jnp.exp(small) * _second_order(-small)
+    by_series = jnp.where(near, log, 0) ** 2 * jnp.exp(small) * second_order(-small)
     rest = xtimes(jnp.exp(u), u) - jnp.expm1(u)
     return jnp.where(near, by_series, ratio(ratio(rest, power), power))
 
@@ -170,17 +161,3 @@ def box_cox(x: Array, power: Array) -> Array:
     """(x ** power - 1) / power, at power 0 the logarithm; its slope is finite at x = 0."""
     log = jnp.log(x)
     return jnp.where(power == 0, log, ratio(jnp.expm1(xtimes(power, log)), power))
-
-
-def _relative_entropy_in_y(x: Array, y: Array) -> Array:
-    return xtimes(jnp.exp(y), apart(y, x))
-
-
-@closed_form(lambda x, y: jnp.exp(x) - jnp.exp(y), _relative_entropy_in_y)
-def relative_entropy(x: Array, y: Array) -> Array:
-    """exp y · (y - x) - exp y + exp x: 0 or more, and 0 where x = y."""
-    gap = apart(x, y)
-    small = jnp.clip(gap, -1, 1)
-    near = jnp.exp(y) * small**2 * _second_order(small)
-    far = jnp.exp(x) - xtimes(jnp.exp(y), 1 + gap)
-    return jnp.where(gap == small, near, far)

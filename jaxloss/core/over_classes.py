@@ -11,7 +11,16 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import PartitionSpec
 
-from jaxloss.core.numerics import closed_form, finite, ratio, softplus, tanh, xtimes
+from jaxloss.core.numerics import (
+    apart,
+    closed_form,
+    finite,
+    ratio,
+    second_order,
+    softplus,
+    tanh,
+    xtimes,
+)
 
 
 def soft_cap(logits: Array, cap: Array) -> Array:
@@ -130,6 +139,45 @@ def spread_cross_entropy(logits: Array, targets: Array) -> Array:
     top, total = _top(logits), jnp.sum(_shares(logits), axis=-1)
     behind = jnp.where(jnp.isposinf(logits), 0, top[..., None] - logits)
     return jnp.sum(xtimes(targets, behind), axis=-1) + jnp.sum(targets, axis=-1) * jnp.log(total)
+
+
+def _slope_in_prediction(x: Array, y: Array) -> Array:
+    p, q, change = softmax(x), softmax(y), _log_ratio(x, y)
+    gap = jnp.where(jnp.abs(change) < 1, q * jnp.expm1(jnp.clip(change, -1, 1)), p - q)
+    return _balanced(gap, largest(x))
+
+
+def _slope_in_truth(x: Array, y: Array) -> Array:
+    gap = _log_ratio(x, y) + divergence(x, y)[..., None]
+    return _balanced(xtimes(-softmax(y), gap), largest(y))
+
+
+@closed_form(_slope_in_prediction, _slope_in_truth)
+def divergence(x: Array, y: Array) -> Array:
+    """Σ q·log(q / p) of p = softmax(x) and q = softmax(y), as Σ of q·log(q / p) - q + p.
+
+    No term is negative, and where x = y all are 0.
+    """
+    p, q, change = softmax(x), softmax(y), _log_ratio(x, y)
+    small = jnp.clip(change, -1, 1)
+    near, far = q * small**2 * second_order(small), p - xtimes(q, 1 + change)
+    return jnp.sum(jnp.where(change == small, near, far), axis=-1)
+
+
+def _log_ratio(x: Array, y: Array) -> Array:
+    """log(p / q), with all its digits where x and y are close, and exactly 0 where they agree."""
+    top = largest(y)
+    change = apart(x - at(x, top)[..., None], y - at(y, top)[..., None])
+    close = jnp.max(jnp.abs(change), axis=-1, keepdims=True) <= 1
+    small = jnp.where(close, change, 0)
+    norm = jnp.log1p(jnp.sum(softmax(y) * jnp.expm1(small), axis=-1, keepdims=True))
+    return jnp.where(close, small - norm, apart(log_softmax(x), log_softmax(y)))
+
+
+def _balanced(slopes: Array, top: Array) -> Array:
+    """Slopes that sum to 0, that of the top class from the others, which are smaller."""
+    own = hit(slopes, top)
+    return jnp.where(own, -jnp.sum(jnp.where(own, 0, slopes), axis=-1, keepdims=True), slopes)
 
 
 def _slope_in_targets(logits: Array, targets: Array) -> Array:

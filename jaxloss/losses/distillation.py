@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, Num, Shaped
 
-from jaxloss.core import inputs, kernels, numerics, over_classes
+from jaxloss.core import inputs, numerics, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce
 
 #: The kind of target that each loss learns from: what a teacher says, which no table holds.
@@ -70,10 +69,8 @@ def distillation_loss(
     student, teacher = inputs.with_a_class(student), inputs.with_a_class(teacher)
     temperature = inputs.option("temperature", temperature, student, must_be="positive")
     alpha = inputs.option("alpha", alpha, student, must_be="in [0, 1]")
-    p, q = (
-        over_classes.log_softmax(over_classes.tempered(x, temperature)) for x in (student, teacher)
-    )
-    values = temperature**2 * jnp.sum(kernels.relative_entropy(p, q), axis=-1)
+    x, y = (over_classes.tempered(logits, temperature) for logits in (student, teacher))
+    values = temperature**2 * over_classes.divergence(x, y)
     if labels is not None:
         student, labels = inputs.labelled(
             where, logits=student, labels=labels, name="student_logits"

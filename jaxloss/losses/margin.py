@@ -339,9 +339,9 @@ def multi_margin_loss(
     lags = scores - over_classes.at(scores, labels)[..., None]
     lags = jnp.where(over_classes.hit(scores, labels) | absent, -jnp.inf, lags)
     hinges = jnp.maximum(0, margin + lags)
-    classes = jnp.sum(~absent, axis=-1, keepdims=True, dtype=scores.dtype)
-    values = jnp.sum(hinges ** (p - 1) * (hinges / classes), axis=-1)
-    values, counts = class_options.weighted_at(values, labels, c)
+    classes = jnp.sum(~absent, axis=-1, dtype=scores.dtype)
+    shares, counts = class_options.weighted_at(1 / classes, labels, c)
+    values = jnp.sum(hinges ** (p - 1) * (hinges * shares[..., None]), axis=-1)
     return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
 
 

@@ -109,7 +109,9 @@ def pairwise_logistic_loss(
     """
     scores, relevance = inputs.paired(where, scores=scores, relevance=relevance)
     kept, _ = _items(where, scores.shape)
-    pairs = (relevance[..., None] > relevance[..., None, :]) & kept[..., None] & kept[..., None, :]
+    scores = jnp.where(jnp.isnan(relevance), relevance, scores)
+    pairs = ~(relevance[..., None] <= relevance[..., None, :])  # with NaN: it is to be seen
+    pairs = pairs & kept[..., None] & kept[..., None, :]
     lags = jnp.where(pairs, scores[..., None, :] - scores[..., None], 0)
     costs = jnp.sum(jnp.where(pairs, numerics.softplus(lags), 0), axis=(-2, -1))
     number = jnp.sum(pairs, axis=(-2, -1), dtype=scores.dtype)

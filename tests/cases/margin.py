@@ -122,7 +122,8 @@ def weston(scores, labels, p=1, margin=1.0, class_weights=None):
 
 def weston_scale(scores, labels, p=1, margin=1.0, class_weights=None):
     counts = 1 if class_weights is None else class_weights[labels]
-    return counts * np.maximum(margin, largest_score(scores, labels)) ** p
+    lag = abs(scores - np.take_along_axis(scores, labels[..., None], -1)).max(-1)
+    return counts * np.maximum(margin, np.maximum(lag, largest_score(scores, labels))) ** p
 
 
 def multilabel(scores, labels):
