@@ -83,8 +83,10 @@ def cross_entropy(logits, labels):
     """log(1 + Σ over the other classes of exp(x - x of the label))."""
     own = np.take_along_axis(logits, labels[..., None], -1)
     behind = np.where(np.arange(logits.shape[-1]) == labels[..., None], -np.inf, logits - own)
-    top = np.maximum(behind.max(-1), 0)
-    total = np.exp(behind - top[..., None]).sum(-1)
+    top = behind.max(-1, keepdims=True)
+    top = np.where(top > 0, top, 0)
+    total = np.exp(behind - top).sum(-1)
+    top = top[..., 0]
     return np.where(top > 0, top + np.log(np.exp(-top) + total), np.log1p(total))
 
 
