@@ -26,10 +26,11 @@ PEERS = ("optax", "torch", "keras")
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings that peers give."""
+    """Without the warnings that peers give, and with the promotion that users have."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            yield
 
 
 def lines_of(case: Case, peers: tuple[str, ...]) -> dict[str, Line]:
