@@ -137,9 +137,10 @@ def headed(
     (rows,) = _paired(where, 1, {}, {name: rows})
     require(~jnp.isnan(matrix), matrix_name, matrix, "it must be a number")
     labels = _integers(where, labels, name, rows)
-    if matrix.shape[class_axis] == 0:
+    classes = matrix.shape[class_axis]
+    if classes == 0:
         matrix = jnp.zeros((rows.shape[-1], 1) if class_axis else (1, rows.shape[-1]), rows.dtype)
-    rows, labels = _loud(rows, labels, matrix.shape[class_axis])
+    rows, labels = _loud(rows, labels, classes)
     return rows, matrix, labels
 
 

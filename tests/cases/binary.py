@@ -72,7 +72,7 @@ case(
 )
 
 
-def bits(rng, units):
+def hard(rng, units):
     return 10 ** rng.uniform(-3, 2, units) * rng.normal(size=units), rng.choice([0.0, 1.0], units)
 
 
@@ -83,7 +83,7 @@ def sparse(logits, labels):
 
 case(
     loss=jaxloss.sparsemax_loss,
-    inputs=bits,
+    inputs=hard,
     truth=sparse,
     scale=lambda logits, labels: np.maximum(1, abs(logits)),
     domains=("real", "bit"),

@@ -13,7 +13,7 @@ def heads(rng, units):
 
 
 def logits_of(hidden, head, bias):
-    return sum(hidden[..., i, None] * head[i] for i in range(head.shape[0])) + bias
+    return (hidden[..., None] * head).sum(-2) + bias
 
 
 def dense(hidden, head, labels, bias=0, temperature=1, **options):

@@ -140,7 +140,7 @@ def multilabel(scores, labels):
 def soft_multilabel(logits, labels, class_weights=1.0):
     costs = [np.maximum(x, 0) + np.log1p(np.exp(-abs(x))) for x in (-logits, logits)]
     parts = [np.where(y == 0, 0, y * c) for y, c in zip((labels, 1 - labels), costs, strict=True)]
-    return (class_weights * sum(parts)).sum(-1) / logits.shape[-1]
+    return (class_weights * np.add(*parts)).sum(-1) / logits.shape[-1]
 
 
 def distances(rng, units):
