@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -10,6 +13,8 @@ from jaxtyping import Bool, Float, Num
 from jaxloss.core import inputs, numerics
 from jaxloss.core.reductions import R, Reduction, reduce
 
+#: Of two intervals: the length of both, of either alone, and of what is between them.
+Pieces: TypeAlias = tuple[Array, Array, Array, Array]
 #: The kind of target that each loss learns from: boxes in images, which no table holds.
 LEARNS: dict[str, str] = {}
 
@@ -61,29 +66,22 @@ def giou_loss(
     boxes, targets = inputs.paired(where, features=1, boxes=boxes, targets=targets)
     if boxes.shape[-1] != 4:
         raise ValueError(f"boxes must have a last axis of 4 coordinates, got {boxes.shape}.")
-    (x, x_box, x_target, x_gap), (y, y_box, y_target, y_gap) = (
-        _shares(boxes[..., k::2], targets[..., k::2]) for k in (0, 1)
-    )
-    of_box, of_target = x_box * (y + y_box) + x * y_box, x_target * (y + y_target) + x * y_target
-    between = x_box * y_target + x_target * y_box + x_gap
-    between = between + (x + x_box + x_target) * y_gap
-    union = x * y + of_box + of_target
-    values = numerics.fraction(of_box + of_target, x * y) + numerics.fraction(between, union)
+    pieces = [_pieces(boxes[..., k::2], targets[..., k::2]) for k in (0, 1)]
+    shared, alone, _ = _areas(*map(_of_longer, pieces))
+    of_hull, rest_of_hull, between = _areas(*map(_of_hull, pieces))
+    values = numerics.fraction(alone, shared)
+    values = values + numerics.fraction(between, of_hull + rest_of_hull)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
-def _shares(box: Array, target: Array) -> tuple[Array, Array, Array, Array]:
-    """What two intervals share of their hull, what either has alone, and what none has."""
+def _pieces(box: Array, target: Array) -> Pieces:
     (low, high), (start, end) = _sorted(box), _sorted(target)
-    hull = jnp.maximum(high, end) - jnp.minimum(low, start)
-    parts = (
+    return (
         _above_0(jnp.minimum(high, end) - jnp.maximum(low, start)),
         jnp.minimum(high - low, _above_0(start - low) + _above_0(high - end)),
         jnp.minimum(end - start, _above_0(low - start) + _above_0(end - high)),
         _above_0(jnp.maximum(low, start) - jnp.minimum(high, end)),
     )
-    both, of_box, of_target, gap = (numerics.ratio(part, hull) for part in parts)
-    return both, of_box, of_target, gap
 
 
 def _sorted(ends: Array) -> tuple[Array, Array]:
@@ -93,3 +91,32 @@ def _sorted(ends: Array) -> tuple[Array, Array]:
 
 def _above_0(x: Array) -> Array:
     return jnp.maximum(x, 0)
+
+
+def _of_longer(pieces: Pieces) -> Pieces:
+    """As shares of the longer interval: areas of them neither overflow nor vanish."""
+    both, of_box, of_target, _ = pieces
+    return _shares(pieces, both + jnp.maximum(of_box, of_target))
+
+
+def _of_hull(pieces: Pieces) -> Pieces:
+    both, of_box, of_target, gap = pieces
+    return _shares(pieces, both + of_box + of_target + gap)
+
+
+def _shares(pieces: Pieces, whole: Array) -> Pieces:
+    """A quotient of areas is the same in any unit, so that the unit has no gradient."""
+    both, of_box, of_target, gap = (
+        numerics.ratio(piece, jax.lax.stop_gradient(whole)) for piece in pieces
+    )
+    return both, of_box, of_target, gap
+
+
+def _areas(x: Pieces, y: Pieces) -> tuple[Array, Array, Array]:
+    """What both boxes cover, what one of them does, and what neither; nothing is subtracted."""
+    (x_both, x_box, x_target, x_gap), (y_both, y_box, y_target, y_gap) = x, y
+    of_box = x_box * (y_both + y_box) + x_both * y_box
+    of_target = x_target * (y_both + y_target) + x_both * y_target
+    covered, hull = x_both + x_box + x_target, y_both + y_box + y_target + y_gap
+    between = x_box * y_target + x_target * y_box + x_gap * hull + covered * y_gap
+    return x_both * y_both, of_box + of_target, between

@@ -13,14 +13,21 @@ def pairs(rng, units):
 
 
 def truth(box, target):
-    low, high, start, end = (
-        f(b[..., :2], b[..., 2:]) for b in (box, target) for f in (np.minimum, np.maximum)
+    """The plane in 3 × 3 cells, whose sides are the sides of the boxes; which box has which."""
+    every = np.stack([box, target], -2).reshape(*box.shape[:-1], 2, 2, 2)  # box, corner, axis
+    sides = np.sort(every.reshape(*box.shape[:-1], 4, 2), -2)
+    width, middle = np.diff(sides, axis=-2), (sides[..., 1:, :] + sides[..., :-1, :]) / 2
+    low, high = every.min(-2)[..., None, :], every.max(-2)[..., None, :]
+    within = (low < middle[..., None, :, :]) & (middle[..., None, :, :] < high)
+    area = width[..., :, None, 0] * width[..., None, :, 1]
+    covers = within[..., :, None, 0] & within[..., None, :, 1]
+    one, other = covers[..., 0, :, :], covers[..., 1, :, :]
+    both, alone, between = (
+        (area * part).sum((-2, -1)) for part in (one & other, one ^ other, ~(one | other))
     )
-    shared = np.maximum(np.minimum(high, end) - np.maximum(low, start), 0).prod(-1)
-    union = (high - low).prod(-1) + (end - start).prod(-1) - shared
-    hull = (np.maximum(high, end) - np.minimum(low, start)).prod(-1)
-    apart = np.where(union == 0, 0, (union - shared) / union)
-    return apart + np.where(hull == 0, 0, (hull - union) / hull)
+    hull = both + alone + between
+    apart = np.where(both + alone == 0, 0, alone / (both + alone))
+    return apart + np.where(hull == 0, 0, between / hull)
 
 
 unit = [0.0, 0.0, 1.0, 1.0]
@@ -28,14 +35,16 @@ case(
     loss=jaxloss.giou_loss,
     inputs=pairs,
     truth=truth,
-    domains=("moderate", "moderate"),
+    domains=("bit", "bit"),  # boxes that are equal, touch, or have no area
     corners=(
         ((unit, unit), 0.0),
         ((unit, [1.0, 0.0, 2.0, 1.0]), 1.0),  # touching
         ((unit, [0.5, 0.5, 0.5, 0.5]), 1.0),  # a point inside
+        (([0.0, 0.0, 1e-30, 1e4], [0.0, 0.0, 1e4, 1e-30]), 2.0),
         (([0.0] * 4, [0.0] * 4), 0.0, [0.0] * 4),
         (([0.0] * 4, [2.0] * 4), 1.0, [0.0] * 4),  # points, whose union has no area
-        ((unit, [3.0, 0.0, 4.0, 1.0]), 1.5, [-0.125, 0.0, -0.125, 0.0]),
+        ((unit, [3.0, 0.0, 4.0, 1.0]), 1.5, [0.125, 0.0, -0.25, 0.0]),
         (([1.0, 1.0, 0.0, 0.0], unit), 0.0),
+        (([0.0, 0.0, 1e38, 1e38], [1e38, 0.0, 2e38, 1e38]), 1.0),  # areas beyond the dtype
     ),
 )
