@@ -31,7 +31,9 @@ OPTIONS: Mapping[str, Any] = {
     "gamma": 1.5,
     "label_smoothing": 0.2,
     "margin": 0.3,
+    "p": 2,
     "pos_weight": np.array(3.0),
+    "q": 0.6,
     "quantile": 0.8,
     "temperature": 0.5,
 }

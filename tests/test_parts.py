@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxloss
-from jaxloss.parts.targets import uniform
+from jaxloss.core.over_classes import uniform
 
 
 def test_smoothed_rows_sum_to_one_with_absent_classes(rng):

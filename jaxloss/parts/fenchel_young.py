@@ -46,7 +46,8 @@ def make_fenchel_young_loss(max_fun: Callable[[Array], ArrayLike]) -> FenchelYou
 
     Also known as:
         Fenchel-Young loss, perturbed optimizer loss.
-        `optax.losses.make_fenchel_young_loss(f)(x, q).mean()`: `make_fenchel_young_loss(f)(x, q)`
+        `optax.losses.make_fenchel_young_loss(max_fun)`: the same name, of losses that a user
+            reduces
 
     Example:
         >>> loss = jaxloss.make_fenchel_young_loss(jax.nn.logsumexp)
