@@ -55,7 +55,7 @@ def update_centers(
     alpha = inputs.option("alpha", alpha, centers, must_be="in [0, 1]")
     units = labels.shape
     kept = inputs.spread("where", True if where is None else where, units)
-    own = jax.nn.one_hot(labels, centers.shape[0], dtype=centers.dtype) * kept[..., None]
+    own = jax.nn.one_hot(jnp.where(kept, labels, -1), centers.shape[0], dtype=centers.dtype)
     apart = jax.lax.stop_gradient(embeddings) - over_classes.rows_at(centers, labels)
     over_units = list(range(len(units)))
     moves = jax.lax.dot_general(
