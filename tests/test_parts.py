@@ -1,8 +1,11 @@
 """What is particular to parts: distributions over classes, and how much a class counts."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jaxloss
@@ -68,3 +71,158 @@ def test_class_balanced_weights_at_their_edges():
     np.testing.assert_allclose(missing, [1, 0, 1], rtol=1e-6)
     with pytest.raises(ValueError, match=r"beta must be in \[0, 1\), got 1.0"):
         jaxloss.class_balanced_weights(np.array([1, 2]), beta=1.0)
+
+
+def test_distances_keep_their_digits(rng):
+    """Close together and far from 0, where ‖x‖² + ‖y‖² - 2·x·y has none left; large and small."""
+    x = (1e3 + rng.normal(size=(5, 4))).astype(np.float32)
+    y = np.concatenate([x[:2] + np.float32(1e-3), x[2:4], 1e3 + rng.normal(size=(2, 4))])
+    for scale in (1, 1e-33, 1e33):
+        a, b = (scale * z.astype(np.float32) for z in (x, y))
+        wide = [z.astype(np.longdouble) for z in (a, b)]
+        want = np.sqrt(((wide[0][:, None] - wide[1][None]) ** 2).sum(-1))
+        got = jaxloss.pairwise_distances(a, b)
+        np.testing.assert_allclose(got, want, rtol=4 * np.finfo(np.float32).eps)
+    want = ((x[:, None].astype(float) - y[None]) ** 2).sum(-1)
+    got = jaxloss.pairwise_distances(x, y, squared=True)
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-9)  # y is rounded
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_the_gradient_at_distance_0_is_0(squared, rng):
+    x = rng.normal(size=(4, 3)).astype(np.float32)
+    x[1] = x[0]
+
+    def total(x):
+        return jnp.sum(jaxloss.pairwise_distances(x, x, squared=squared))
+
+    apart = x[:, None] - x[None]
+    length = np.linalg.norm(apart, axis=-1, keepdims=True)
+    each = 2 * apart if squared else apart / np.where(length == 0, 1, length)
+    np.testing.assert_allclose(jax.grad(total)(x), 2 * each.sum(1), rtol=1e-5, atol=1e-5)
+
+
+def test_cosines_of_all_pairs(rng):
+    x, y = rng.normal(size=(4, 3)), rng.normal(size=(5, 3))
+    x[1] = 0
+    sizes = np.linalg.norm(x, axis=-1)[:, None] * np.linalg.norm(y, axis=-1)
+    want = x @ y.T / np.where(sizes == 0, 1, sizes)
+    got = jaxloss.pairwise_cosine_similarities(x, y)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    slope = jax.grad(lambda x: jnp.sum(jaxloss.pairwise_cosine_similarities(x, y)))(jnp.array(x))
+    assert np.isfinite(slope).all() and not slope[1].any()
+
+
+@pytest.mark.parametrize("all_pairs", ["pairwise_distances", "pairwise_cosine_similarities"])
+def test_rows_of_pairs_have_the_same_features(all_pairs):
+    with pytest.raises(ValueError, match=r"x and y must be .* got \(2, 3\) and \(2, 4\)"):
+        getattr(jaxloss, all_pairs)(jnp.ones((2, 3)), jnp.ones((2, 4)))
+
+
+GROUPS = {
+    "random": np.array([3, -1, 3, 3, 0, -1, 7, 0]),
+    "one": np.full(8, 5),
+    "all different": np.arange(8),
+}
+MASKS = (None, np.array([1, 1, 0, 1, 1, 0, 1, 1], bool), np.zeros(8, bool))
+each_group = pytest.mark.parametrize("labels", GROUPS.values(), ids=GROUPS)
+each_mask = pytest.mark.parametrize("where", MASKS, ids=["all", "some", "none"])
+
+
+def pairs_of(labels, where):
+    """Of each anchor the positives and the negatives, by a loop."""
+    kept = range(len(labels)) if where is None else np.nonzero(where)[0]
+    for i in kept:
+        others = [j for j in kept if j != i]
+        same = [j for j in others if labels[j] == labels[i]]
+        yield i, same, [j for j in others if j not in same]
+
+
+def mask_of(index, shape):
+    mask = np.zeros(shape, bool)
+    for place in index:
+        mask[place] = True
+    return mask
+
+
+def nearest(d, i, others):
+    return min(others, key=lambda j: (d[i, j], j))
+
+
+@each_group
+@each_mask
+def test_pairs_and_miners_are_those_of_a_loop(labels, where, rng):
+    x = rng.integers(0, 3, (8, 2)).astype(np.float32)  # some distances are equal
+    d, shape = np.asarray(jaxloss.pairwise_distances(x, x)), (8, 8)
+    every = list(pairs_of(labels, where))
+    wanted = {
+        jaxloss.positive_pairs: [(i, j) for i, same, _ in every for j in same],
+        jaxloss.negative_pairs: [(i, j) for i, _, other in every for j in other],
+        jaxloss.easy_positives: [(i, nearest(d, i, same)) for i, same, _ in every if same],
+        jaxloss.hard_negatives: [(i, nearest(d, i, other)) for i, _, other in every if other],
+    }
+    for mine, index in wanted.items():
+        given = (labels,) if mine in list(wanted)[:2] else (d, labels)
+        got = jax.jit(mine)(*given, where=where)
+        np.testing.assert_array_equal(got, mask_of(index, shape))
+    between = [
+        (i, p, n)
+        for i, same, other in every
+        for p in same
+        for n in other
+        if d[i, p] < d[i, n] < d[i, p] + np.float32(0.8)
+    ]
+    got = jax.jit(jaxloss.semi_hard_negatives)(d, labels, margin=0.8, where=where)
+    np.testing.assert_array_equal(got, mask_of(between, (8, 8, 8)))
+
+
+def test_miners_say_what_they_are_given():
+    d, labels = jnp.zeros((3, 3)), jnp.array([0, 0, 1])
+    with pytest.raises(ValueError, match=r"distances must be .* got \(3, 3\) and \(2,\)"):
+        jaxloss.hard_negatives(d, labels[:2])
+    with pytest.raises(TypeError, match=r"labels must be .* got float32\(3,\)"):
+        jaxloss.positive_pairs(jnp.zeros(3))
+    with pytest.raises(ValueError, match="margin must be positive, got 0"):
+        jaxloss.semi_hard_negatives(d, labels, margin=0)
+    for miner in (jaxloss.hard_negatives, jaxloss.easy_positives):
+        assert miner(jnp.zeros((0, 0)), jnp.zeros(0, int)).shape == (0, 0)
+
+
+def test_fenchel_young_loss_of_log_sum_exp_is_the_cross_entropy(rng):
+    """With the contract: where deletes, weights repeat, and it merges."""
+    scores, targets = rng.normal(size=(2, 3, 4)), rng.dirichlet(np.ones(4), size=(2, 3))
+    where, weights = np.array([[True, False, True], [True, True, False]]), rng.random((2, 3))
+    loss = jaxloss.make_fenchel_young_loss(jax.nn.logsumexp)
+    held = jnp.asarray(np.where(where[..., None], scores, np.nan), jnp.float32)
+    for reduction in ("mean", "sum", None):
+        masks = {"where": where, "weights": weights, "reduction": reduction}
+
+        def both(loss, scores, masks=masks):
+            return jnp.sum(loss(scores, targets, **masks))
+
+        got, grad = jax.value_and_grad(functools.partial(both, loss))(held)
+        same = functools.partial(both, jaxloss.softmax_cross_entropy)
+        want, wanted = jax.value_and_grad(same)(held)
+        np.testing.assert_allclose(got, want, rtol=1e-5)
+        np.testing.assert_allclose(grad, wanted, rtol=1e-5, atol=1e-7)
+    whole = loss(scores.astype(np.float32), targets, reduction=jaxloss.stats)
+    halves = [
+        loss(x.astype(np.float32), y, reduction=jaxloss.stats)
+        for x, y in zip(scores, targets, strict=True)
+    ]
+    np.testing.assert_allclose(jaxloss.merge(halves).value(), whole.value(), rtol=1e-6)
+
+
+def test_fenchel_young_losses_are_those_of_optax(rng):
+    def best_shares(scores):
+        p = optax.projections.projection_simplex(scores)
+        return jnp.vdot(p, scores) - jnp.vdot(p, p) / 2
+
+    scores = rng.normal(size=(5, 4)).astype(np.float32)
+    labels = rng.integers(4, size=5)
+    hot = np.eye(4, dtype=np.float32)[labels]
+    got = jaxloss.make_fenchel_young_loss(best_shares)(scores, hot, reduction=None)
+    want = optax.losses.make_fenchel_young_loss(best_shares)(scores, hot)
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+    sparse = jaxloss.multiclass_sparsemax_loss(scores, labels, reduction=None)
+    np.testing.assert_allclose(got + 0.5, sparse, rtol=1e-5, atol=1e-6)
