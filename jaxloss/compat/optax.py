@@ -7,9 +7,6 @@ broadcasts them. What differs is the arithmetic (float32 or more), and where Opt
 
 from __future__ import annotations
 
-import math
-
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -23,8 +20,8 @@ from jaxloss.losses import (
     margin,
     multiclass,
     regression,
-    segmentation,
 )
+from jaxloss.parts import overlap
 from jaxloss.parts import targets as parts
 
 Axis = int | tuple[int, ...] | None
@@ -231,16 +228,17 @@ def dice_loss(
     axis: int | tuple[int, ...] | None = None,
 ) -> Array:
     """`jaxloss.dice_loss` of each class: `reduction` is over classes, `axis` has the pixels."""
-    predictions, targets = _of_one_rank(predictions, targets)
-    classes = predictions.shape[-1]
-    logits = predictions if apply_softmax else _log_odds(predictions)
-    options = {"smooth": smooth, "alpha": alpha, "beta": beta}
-    values = _dice_of_classes(logits, targets, axis, **options)
+    x, y = _of_one_rank(predictions, targets)
+    pixels = tuple(range(1, x.ndim - 1)) if axis is None else axis
+    if (x.ndim - 1) in [i % x.ndim for i in ([pixels] if isinstance(pixels, int) else pixels)]:
+        raise ValueError(f"axis must leave out the classes, which are the last axis, got {axis}.")
+    p, others = overlap.shares(x) if apply_softmax else (x, 1 - x)
+    sums = overlap.overlaps(p, others, y, axis=pixels)
+    values = overlap.overlap_loss(sums, smooth=smooth, alpha=alpha, beta=beta)
     if class_weights is not None:
-        values = values * inputs.option(
-            "class_weights", class_weights, values, must_be="a number", entries=True
-        )
-    values = values[..., 1:] if ignore_background and classes > 1 else values
+        c = inputs.option("class_weights", class_weights, values, must_be="a number", entries=True)
+        values = values * c
+    values = values[..., 1:] if ignore_background and x.shape[-1] > 1 else values
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}.")
     total = values if reduction == "none" else jnp.sum(values, axis=-1)
@@ -295,32 +293,6 @@ def _of_one_rank(predictions: ArrayLike, targets: ArrayLike) -> list[Array]:
     if predictions.ndim == targets.ndim - 1:
         predictions = predictions[..., None]
     return [predictions, targets[..., None] if targets.ndim == predictions.ndim - 1 else targets]
-
-
-def _log_odds(probabilities: Array) -> Array:
-    """Logits of these probabilities: of a single class log p/(1 - p), of several log p."""
-    logits = jnp.log(probabilities)
-    return logits - jnp.log1p(-probabilities) if logits.shape[-1] == 1 else logits
-
-
-def _dice_of_classes(
-    logits: Array, targets: Array, axis: int | tuple[int, ...] | None, **options: ArrayLike
-) -> Array:
-    """The loss of each class in each image, `[images, classes]`."""
-    classes, last_axis = logits.shape[-1], logits.ndim - 1
-    chosen = range(1, last_axis) if axis is None else (axis,) if isinstance(axis, int) else axis
-    pixels = [i % logits.ndim for i in chosen]
-    if last_axis in pixels:
-        raise ValueError(f"axis must leave out the classes, which are the last axis, got {axis}.")
-    x, y = (jnp.moveaxis(a, pixels, range(-1 - len(pixels), -1)) for a in (logits, targets))
-    images = x.shape[: last_axis - len(pixels)]
-    x, y = (a.reshape(math.prod(images), -1, classes) for a in (x, y))
-
-    def of_class(one: Array) -> Array:
-        return segmentation.dice_loss(x, y, **options, class_weights=classes * one, reduction=None)
-
-    values = jax.vmap(of_class, out_axes=-1)(jnp.eye(classes, dtype=x.dtype))
-    return values.reshape(*images, classes)
 
 
 def smooth_labels(

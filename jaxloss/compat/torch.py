@@ -452,28 +452,28 @@ def ctc_loss(
     """
     how = _reduction(reduction)
     logits, labels = jnp.asarray(log_probs), jnp.asarray(targets)
-    options = {"blank": blank, "zero_infinity": zero_infinity}
-    if logits.ndim == 2:
-        lengths = (jnp.reshape(size, 1) for size in (input_lengths, target_lengths))
-        return ctc_loss(logits[:, None], labels[None], *lengths, reduction="none", **options)[0]
-    labels = labels if labels.ndim == 2 else _split(labels, np.asarray(target_lengths))
+    steps, lengths = (jnp.atleast_1d(jnp.asarray(n)) for n in (input_lengths, target_lengths))
+    alone = logits.ndim == 2
+    if alone:
+        logits, labels = logits[:, None], labels[None]
+    if labels.ndim == 1:
+        labels = _split(labels, np.asarray(target_lengths))
     values = sequence.ctc_loss(
         jnp.swapaxes(logits, 0, 1),
         labels,
-        label_where=_first(target_lengths, labels.shape[1]),
+        label_where=_first(lengths, labels.shape[1]),
         blank_id=blank,
         zero_infinity=zero_infinity,
-        where=_first(input_lengths, len(logits)),
+        where=_first(steps, len(logits)),
         reduction=None,
     )
-    if how == "mean":
-        values = values / jnp.maximum(jnp.asarray(target_lengths, values.dtype), 1)
+    values = values / jnp.maximum(lengths, 1).astype(values.dtype) if how == "mean" else values
+    values = values[0] if alone else values
     return reductions.reduce(values, where=None, weights=None, reduction=how)
 
 
-def _first(lengths: ArrayLike | Sequence[int], size: int) -> Array:
+def _first(lengths: Array, size: int) -> Array:
     """Which of `size` places come before each of the lengths."""
-    lengths = jnp.asarray(lengths)
     return jnp.arange(size, dtype=lengths.dtype)[None] < lengths[:, None]
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Num, Shaped
 from jaxloss.core import inputs, numerics, over_classes
 from jaxloss.core.reductions import MeanReduction, R, Reduction, defer, reduce
 from jaxloss.core.statistics import Mean, kept
+from jaxloss.parts import overlap
 
 #: The kind of target that each loss learns from: masks of images, which no table holds.
 LEARNS: dict[str, str] = {}
@@ -503,17 +504,11 @@ def _sums(
     weights: ArrayLike | None,
     pixels: tuple[int, ...],
 ) -> tuple[Array, Array, Array]:
-    """How much of each class is hit, false and missed; nothing is subtracted from a sum."""
-    if logits.shape[-1] == 1:
-        p, other = numerics.sigmoid(logits), numerics.sigmoid(-logits)
-    else:
-        p, other = over_classes.softmax(logits), over_classes.complement_of_softmax(logits)
+    """How much of each class is hit, false and missed."""
+    p, other = overlap.shares(logits)
     _, times = kept(jnp.zeros(logits.shape[:-1], logits.dtype), where, weights)
-    hit, false, missed = (
-        jnp.sum(times[..., None] * shares, axis=pixels)
-        for shares in (p * labels, p * (1 - labels), other * labels)
-    )
-    return hit, false, missed
+    times = times[..., None]
+    return overlap.overlaps(times * p, times * other, labels, axis=pixels)
 
 
 def _options(
@@ -530,14 +525,13 @@ def _options(
     return (*each, of_classes)
 
 
-def _dice(sums: tuple[Array, ...], options: tuple[Array, ...]) -> Array:
-    hit, false, missed = sums
+def _dice(sums: tuple[Array, Array, Array], options: tuple[Array, ...]) -> Array:
     smooth, alpha, beta, class_weights = options
-    losses = numerics.fraction(alpha * false + beta * missed, hit + smooth)
+    losses = overlap.overlap_loss(sums, smooth=smooth, alpha=alpha, beta=beta)
     return jnp.mean(class_weights * losses, axis=-1)
 
 
-def _dice_of_batch(statistics: tuple[tuple[Array, ...], tuple[Mean, ...]]) -> Array:
+def _dice_of_batch(statistics: tuple[tuple[Array, Array, Array], tuple[Mean, ...]]) -> Array:
     sums, options = statistics
     return _dice(sums, tuple(option.value() for option in options))
 

@@ -26,7 +26,7 @@ import jax
 import numpy as np
 
 EPS = 8
-DRAWS = 4
+DRAWS = 6
 STEP = 2.0**-20
 UNITS = 8
 CI = os.environ.get("CI") is not None
@@ -247,7 +247,7 @@ def conditioned(oracle, arrays):
     for _ in range(DRAWS):
         # a probability of 1 stays one
         nudged = tuple(
-            a * (1 + (a != 1) * STEP * rng.choice([-1.0, 1.0], a.shape)) if is_float(a) else a
+            a * (1 + (a != 1) * STEP * rng.normal(size=a.shape)) if is_float(a) else a
             for a in arrays
         )
         moves.append(numbers(oracle(*nudged)))
