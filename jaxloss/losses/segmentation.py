@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Num, Shaped
 
 from jaxloss.core import inputs, numerics, over_classes
 from jaxloss.core.reductions import MeanReduction, R, Reduction, defer, reduce
-from jaxloss.core.statistics import Mean, kept
+from jaxloss.core.statistics import Mean, kept, total
 from jaxloss.parts import overlap
 
 #: The kind of target that each loss learns from: masks of images, which no table holds.
@@ -300,7 +300,8 @@ def generalized_dice_loss(
     sums = _sums(logits, labels, where, None, tuple(range(1, logits.ndim - 1)))
     power = inputs.option("power", power, logits, must_be="0 or more")
     images = inputs.units_kept(where, logits.shape[:-1], units=1)
-    values = _generalized_dice(sums, power)
+    size = jnp.sum(labels, axis=tuple(range(1, logits.ndim - 1)))
+    values = _generalized_dice(sums, size, power)
     return reduce(values, where=images, weights=weights, reduction=reduction)
 
 
@@ -354,7 +355,7 @@ def batch_generalized_dice_loss(
     sums = _sums(logits, labels, where, weights, tuple(range(logits.ndim - 1)))
     power = inputs.option("power", power, logits, must_be="0 or more")
     return defer(
-        (sums, Mean.constant(power)),
+        (sums, total(labels, where, weights), Mean.constant(power)),
         _generalized_dice_of_batch,
         reduction=reduction,
         name="batch_generalized_dice_loss",
@@ -536,18 +537,18 @@ def _dice_of_batch(statistics: tuple[tuple[Array, Array, Array], tuple[Mean, ...
     return _dice(sums, tuple(option.value() for option in options))
 
 
-def _generalized_dice(sums: tuple[Array, Array, Array], power: Array) -> Array:
-    hit, false, missed = sums
-    size, tiny = hit + missed, jnp.finfo(hit.dtype).tiny
-    rarest = over_classes.at(size, jnp.argmin(jnp.where(size > 0, size, jnp.inf), axis=-1))[
-        ..., None
-    ]
+def _generalized_dice(sums: tuple[Array, Array, Array], size: Array, power: Array) -> Array:
+    (hit, false, missed), tiny = sums, jnp.finfo(size.dtype).tiny
+    smallest = jnp.argmin(jnp.where(size > 0, size, jnp.inf), axis=-1)
+    rarest = over_classes.at(size, smallest)[..., None]
     known = jnp.where(size > 0, size, rarest)
     c = jnp.maximum(numerics.ratio(jax.lax.stop_gradient(rarest), known, empty=1), tiny) ** power
     wrong, right = (jnp.sum(c * share, axis=-1) for share in (false + missed, 2 * hit))
     return numerics.fraction(wrong, right)
 
 
-def _generalized_dice_of_batch(statistics: tuple[tuple[Array, Array, Array], Mean]) -> Array:
-    sums, power = statistics
-    return _generalized_dice(sums, power.value())
+def _generalized_dice_of_batch(
+    statistics: tuple[tuple[Array, Array, Array], Array, Mean],
+) -> Array:
+    sums, size, power = statistics
+    return _generalized_dice(sums, size, power.value())

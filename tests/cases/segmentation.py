@@ -66,8 +66,9 @@ def generalized(pixels):
         axes = tuple(range(x.ndim - 1))[pixels]
         p, other = several_logits(x)
         size = y.sum(axes)
-        c = np.where(size > 0, size, np.inf) ** -power
-        c = np.where(size > 0, c, c.max(-1, keepdims=True))
+        rarest = np.where(size > 0, size, np.inf).min(-1, keepdims=True)
+        c = np.where(size > 0, size, rarest) ** -power
+        c = np.where(np.isinf(rarest), 1, c)  # where nothing is labelled, all classes are alike
         hit, wrong = ((c * s.sum(axes)).sum(-1) for s in (p * y, p * (1 - y) + other * y))
         return np.where(wrong == 0, 0, wrong / (wrong + 2 * hit))
 
