@@ -1,6 +1,7 @@
 """What is particular to the losses over classes: class weights, smoothing, confident rows."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -138,3 +139,101 @@ def test_focal_losses_of_hard_labels_agree(gamma, rng):
     )(x)
     for got, want in zip(multi, binary, strict=True):
         np.testing.assert_allclose(got, want, rtol=5e-5)
+
+
+@pytest.mark.parametrize("q", [0.0, 1e-12, 1e-3, 0.5, 1.0])
+def test_generalized_cross_entropy_between_its_ends(q):
+    """A traced q has a gradient everywhere, at 0 too: both are the series in log p."""
+    p = np.array([1.0, 0.9, 0.3, 1e-6])
+    with jax.enable_x64(True):
+
+        @jax.jit
+        def loss(q):
+            both, labels = jnp.stack([p, 1 - p], -1), jnp.zeros(4, int)
+            return jaxloss.generalized_cross_entropy(both, labels, q=q, reduction=None)
+
+        values, slopes = jax.jvp(loss, (jnp.float64(q),), (jnp.float64(1),))
+    log, q = np.log(np.asarray(p, np.longdouble)), np.longdouble(q)
+    terms = [(log**n / math.factorial(n), n - 1) for n in range(1, 99)]
+    np.testing.assert_allclose(values, -sum(c * q**k for c, k in terms), rtol=1e-12)
+    wanted = -sum(c * k * q ** max(k - 1, 0) for c, k in terms)
+    np.testing.assert_allclose(slopes, wanted, rtol=1e-12)
+
+
+def test_generalized_cross_entropy_of_an_impossible_label():
+    """Through a softmax that rounds to 0, the gradient is its limit and not 0 · ∞."""
+
+    def loss(logits, q):
+        return jaxloss.generalized_cross_entropy(jax.nn.softmax(logits), jnp.array([0]), q=q)
+
+    for q in (0.1, 0.7, 1.0):
+        value, slope = jax.value_and_grad(loss)(jnp.array([[-200.0, 0.0]]), q)
+        np.testing.assert_allclose(value, 1 / q, rtol=1e-6)
+        assert not np.asarray(slope).any()
+
+
+def test_an_absent_class_is_no_class(rng):
+    """Margins over several classes divide by the number of those that are there."""
+    scores = rng.normal(size=(6, 5)).astype(np.float32)
+    labels, bits = rng.integers(4, size=6), rng.integers(2, size=(6, 5))
+    bits[:, 4] = 0
+    absent = scores.copy()
+    absent[:, 4] = -np.inf
+    for loss, y, fewer in (
+        (jaxloss.multi_margin_loss, labels, labels),
+        (jaxloss.multilabel_margin_loss, bits, bits[:, :4]),
+        (jaxloss.multiclass_sparsemax_loss, labels, labels),
+    ):
+        got, grad = jax.value_and_grad(loss)(absent, y)
+        want, wanted = jax.value_and_grad(loss)(scores[:, :4], fewer)
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+        np.testing.assert_allclose(grad[:, :4], wanted, rtol=1e-6)
+        assert not np.asarray(grad[:, 4]).any()
+
+
+@pytest.mark.parametrize("name", ["ranking_softmax_loss", "pairwise_logistic_loss"])
+def test_ragged_lists_are_lists_of_their_items(name, rng):
+    """Masked anywhere; a list without items or without a pair counts for nothing."""
+    loss = getattr(jaxloss, name)
+    scores = rng.normal(size=(40, 5)).astype(np.float32)
+    relevance = rng.integers(3, size=(40, 5)).astype(np.float32)
+    where, weights = rng.random((40, 5)) < 0.5, rng.exponential(size=40).astype(np.float32)
+    relevance[3], where[4], where[5] = 2, False, [1, 0, 0, 0, 0]
+    total = counted = 0
+    for x, y, kept, times in zip(scores, relevance, where, weights, strict=True):
+        value = loss(x[kept][None], y[kept][None], reduction=jaxloss.stats)
+        total, counted = total + times * value.total, counted + times * value.weight
+    held = np.where(where, scores, np.nan), np.where(where, relevance, np.nan)
+    got, grads = jax.value_and_grad(loss, (0, 1))(*held, where=where, weights=weights)
+    np.testing.assert_allclose(got, total / counted, rtol=1e-6)
+    assert all(np.isfinite(grad).all() and not np.asarray(grad)[~where].any() for grad in grads)
+    assert (counted < weights[where.any(-1)].sum()) == (name == "pairwise_logistic_loss")
+
+
+def test_a_student_that_agrees_with_its_teacher(rng):
+    """Exactly 0, in value and gradient, inside a jit with a temperature; close to it, above 0."""
+    teacher = jnp.asarray(10 ** rng.uniform(-2, 2, (200, 1)) * rng.normal(size=(200, 7)), "float32")
+
+    @jax.jit
+    def loss(change, scale):
+        x = scale * jnp.tanh(teacher / scale)
+        f = functools.partial(jaxloss.distillation_loss, temperature=3.0, reduction=None)
+        return f(x + change, x)
+
+    nothing = jnp.zeros_like(teacher)
+    assert not loss(nothing, 50.0).any()
+    assert not jax.grad(lambda change: loss(change, 50.0).sum())(nothing).any()
+    for size in (1e-6, 1e-4, 1e-2):
+        values = loss(size * jnp.asarray(rng.normal(size=teacher.shape), "float32"), 50.0)
+        assert (values >= 0).all() and values.max() < 10 * size**2 + 1e-12
+
+
+def test_alpha_shares_out_between_teacher_and_labels(rng):
+    student, teacher = rng.normal(size=(2, 6, 5)).astype(np.float32)
+    labels = rng.integers(5, size=6)
+    loss = functools.partial(jaxloss.distillation_loss, student, teacher, temperature=2.0)
+    alone = loss()
+    np.testing.assert_array_equal(loss(alpha=0.1), alone)
+    np.testing.assert_allclose(loss(labels=labels, alpha=1.0), alone, rtol=1e-6)
+    hard = jaxloss.softmax_cross_entropy_with_integer_labels(student, labels)
+    np.testing.assert_allclose(loss(labels=labels, alpha=0.0), hard, rtol=1e-6)

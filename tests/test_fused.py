@@ -1,0 +1,80 @@
+"""What is particular to heads that belong to their loss."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxloss
+
+OPTIONS = {
+    "label_smoothing": 0.1,
+    "z_loss": 0.01,
+    "class_weights": jnp.array([1.0, 0.5, 2.0, 0.25, 1.5]),
+}
+
+
+def operands(rng, dtype=np.float32):
+    hidden, head = rng.normal(size=(2, 4, 3)), rng.normal(size=(3, 5))
+    return hidden.astype(dtype), head.astype(dtype), rng.integers(5, size=(2, 4))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", None])
+def test_it_is_the_cross_entropy_of_the_logits(reduction, rng):
+    """Cap first, temperature then; in value and in the gradients of hidden, head and bias."""
+    *arrays, labels = operands(rng)
+    bias, where = rng.normal(size=5).astype(np.float32), rng.random((2, 4)) < 0.7
+
+    def fused(hidden, head, bias):
+        loss = functools.partial(
+            jaxloss.linear_softmax_cross_entropy, logit_softcap=3.0, temperature=0.5
+        )
+        return loss(hidden, head, labels, bias=bias, where=where, reduction=reduction, **OPTIONS)
+
+    def dense(hidden, head, bias):
+        logits = 3 * jnp.tanh((hidden @ head + bias[None, None]) / 3) / 0.5
+        loss = jaxloss.softmax_cross_entropy_with_integer_labels
+        return loss(logits, labels, where=where, reduction=reduction, **OPTIONS)
+
+    for run in (lambda f: f, lambda f: jax.jacrev(f, (0, 1, 2))):
+        pairs = zip(*(jax.tree.leaves(run(f)(*arrays, bias)) for f in (fused, dense)), strict=True)
+        for got, want in pairs:
+            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def product(hidden, head, labels):
+    jaxpr = jax.make_jaxpr(jaxloss.linear_softmax_cross_entropy)(hidden, head, labels)
+    (equation,) = [e for e in jaxpr.eqns if e.primitive.name == "dot_general"]
+    dtypes = {v.aval.dtype.name for v in equation.invars}
+    return dtypes, equation.outvars[0].aval.dtype.name, equation.params["precision"]
+
+
+def test_operands_keep_their_dtype_and_sum_in_float32(rng):
+    hidden, head, labels = operands(rng)
+    half = jnp.bfloat16
+    assert product(hidden, head, labels) == ({"float32"}, "float32", None)
+    assert product(hidden.astype(half), head.astype(half), labels)[:2] == ({"bfloat16"}, "float32")
+    assert product(hidden.astype(half), head, labels)[:2] == ({"float32"}, "float32")
+    with jax.default_matmul_precision("highest"):
+        precision = product(hidden, head, labels)[2]
+    assert set(precision) == {jax.lax.Precision.HIGHEST}
+
+
+def test_a_class_with_a_bias_of_minus_infinity_is_absent(rng):
+    """As the rows are that a vocabulary is padded with."""
+    hidden, head, labels = operands(rng)
+    labels = labels % 4
+    bias = jnp.array([0.5, -1.0, 0.0, 2.0, -jnp.inf])
+
+    def loss(head, bias):
+        f = functools.partial(jaxloss.linear_softmax_cross_entropy, label_smoothing=0.1)
+        return f(hidden, head, labels, bias=bias, temperature=2.0, logit_softcap=5.0)
+
+    got, grads = jax.value_and_grad(loss, (0, 1))(head, bias)
+    want, wanted = jax.value_and_grad(loss, (0, 1))(head[:, :4], bias[:4])
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    for grad, each in zip(grads, wanted, strict=True):
+        np.testing.assert_allclose(grad[..., :4], each, rtol=1e-5, atol=1e-7)
+        assert not np.asarray(grad[..., 4]).any()
