@@ -1,6 +1,7 @@
 """What is particular to metric learning: centers that follow, angles at their ends, detachment."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -139,7 +140,8 @@ def test_the_logit_of_the_label_falls_with_the_angle(face):
 
 
 def test_margin_of_sphereface_is_a_whole_number():
-    for margin in (0, 2.5):
+    margins: tuple[Any, ...] = (0, 2.5)
+    for margin in margins:
         with pytest.raises(ValueError, match="margin must be an integer of 1 or more"):
             jaxloss.sphereface_logits(jnp.ones((1, 2)), jnp.eye(2), jnp.array([0]), margin=margin)
 

@@ -230,7 +230,7 @@ def sphereface_loss(
     Example:
         >>> embeddings, head = jnp.array([[3.0, 4.0]]), jnp.eye(2)
         >>> print(f"{jaxloss.sphereface_loss(embeddings, head, jnp.array([1])):.4f}")
-        2.8402
+        7.2167
 
     Reference:
         Liu et al., "SphereFace: Deep Hypersphere Embedding for Face Recognition", 2017,
@@ -337,7 +337,7 @@ def arcface_loss(
     Example:
         >>> embeddings, head = jnp.array([[3.0, 4.0]]), jnp.eye(2)
         >>> print(f"{jaxloss.arcface_loss(embeddings, head, jnp.array([1])):.4f}")
-        12.0000
+        11.8777
 
     Reference:
         Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", 2019,
@@ -395,7 +395,7 @@ def circle_loss(
         >>> embeddings = jnp.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
         >>> loss = jaxloss.circle_loss(embeddings, jnp.array([0, 1, 0, 1]), margin=0.4, gamma=1.0)
         >>> print(f"{loss:.4f}")
-        2.5134
+        2.1210
 
     Reference:
         Sun et al., "Circle Loss: A Unified Perspective of Pair Similarity Optimization", 2020,
