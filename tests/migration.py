@@ -31,6 +31,7 @@ OPTIONS: Mapping[str, Any] = {
     "gamma": 1.5,
     "label_smoothing": 0.2,
     "margin": 0.3,
+    "norm": 3.0,
     "p": 2,
     "pos_weight": np.array(3.0),
     "q": 0.6,

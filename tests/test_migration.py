@@ -15,6 +15,8 @@ LINES = lines()
 INPUTS = {
     "js_divergence": lambda rng, units: tuple(np.log(rng.dirichlet(np.ones(5), (2, units)))),
     "smooth_labels": lambda rng, units: (rng.dirichlet(np.ones(5), units), 0.2),
+    "pairwise_distances": lambda rng, units: (rng.normal(size=(units, 3)), rng.normal(size=(4, 3))),
+    "pairwise_cosine_similarities": lambda rng, units: tuple(rng.normal(size=(2, units, 3))),
 }
 
 

@@ -60,13 +60,15 @@ def triplet_margin_loss(
 
     Also known as:
         Large-margin nearest neighbours, FaceNet loss.
-        `optax.losses.triplet_margin_loss(a, p, n, margin=m).mean()`:
-            `triplet_margin_loss(a, p, n, margin=m)`, it adds 1e-6 to the squared distance
-        `torch.nn.functional.triplet_margin_loss(a, p, n, margin=m, p=d, swap=True)`:
+        `optax.losses.triplet_margin_loss(a, p, n, margin=m, eps=0.0).mean()`:
+            `triplet_margin_loss(a, p, n, margin=m)`, its eps of 1e-6 is added to d²;
+            its odd norms have no absolute value
+        `torch.nn.functional.triplet_margin_loss(a, p, n, margin=m, p=d, eps=0.0, swap=True)`:
             `triplet_margin_loss(a, p, n, margin=m, norm=d, swap=True)`,
-            it adds 1e-6 to each difference
-        `torch.nn.functional.triplet_margin_with_distance_loss(a, p, n, distance_function=f)`:
-            `triplet_margin_loss(a, p, n, distance=f)`
+            its eps of 1e-6 is added to each difference
+        `torch.nn.functional.triplet_margin_with_distance_loss(
+            a, p, n, distance_function=lambda x, y: ((x - y) ** 2).sum(-1))`:
+            `triplet_margin_loss(a, p, n, distance=lambda x, y: ((x - y) ** 2).sum(-1))`
         `sentence_transformers.losses.TripletLoss`: its margin is 5
         `pytorch_metric_learning.losses.TripletMarginLoss`: its margin is 0.05, of normalised
             embeddings, and its mean leaves out what is 0
@@ -385,9 +387,9 @@ def circle_loss(
 
     Also known as:
         Unified pair similarity loss.
-        `keras.losses.circle(k, e, gamma=g, margin=m)`:
+        `keras.losses.circle(k, e / jnp.linalg.norm(e, axis=-1)[:, None], gamma=g, margin=m)`:
             `circle_loss(e, k, gamma=g, margin=m, reduction=None)`,
-            for embeddings of length 1; its gradient is also that of a
+            it normalises nothing, and its gradient is also that of the weights a
         `pytorch_metric_learning.losses.CircleLoss(m=m, gamma=g)(e, k)`:
             `circle_loss(e, k, margin=m, gamma=g)`, its mean leaves out what is 0
 
