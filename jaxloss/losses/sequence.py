@@ -116,7 +116,8 @@ def ctc_loss_with_forward_probs(
         sound * alignment.ctc(logits, *spelled), where=sequences, weights=None, reduction=None
     )
     blank, label = alignment.forward_log_probs(logits, *spelled)
-    return values, sound[..., None] * blank, sound[..., None] * label
+    sound = sound[None, ..., None]
+    return values, sound * blank, sound * label
 
 
 def _sequences(
