@@ -144,11 +144,21 @@ def headed(
     return rows, matrix, labels
 
 
+def rows(where: ArrayLike | None, **arrays: ArrayLike) -> list[Array]:
+    """Floats of one shape `[units, features]`, whose units see each other."""
+    converted = _paired(where, 1, {}, arrays)
+    if converted[0].ndim != 2:
+        raise ValueError(
+            f"{' and '.join(arrays)} must be [units, features], got {converted[0].shape}."
+        )
+    return converted
+
+
 def grouped(
     where: ArrayLike | None, *, embeddings: ArrayLike, labels: ArrayLike
 ) -> tuple[Array, Array]:
     """Floats `[units, features]`, and any integers `[units]` that say which belong together."""
-    (embeddings,) = _paired(where, 1, {}, {"embeddings": embeddings})
+    (embeddings,) = rows(where, embeddings=embeddings)
     return embeddings, _integers(where, labels, "embeddings", embeddings)
 
 

@@ -67,12 +67,12 @@ def info_nce_loss(
         van den Oord, Li and Vinyals, "Representation Learning with Contrastive Predictive
         Coding", 2018, arXiv:1807.03748.
     """
-    anchors, positives = inputs.paired(where, features=1, anchors=anchors, positives=positives)
-    temperature = inputs.option("temperature", temperature, anchors, must_be="positive")
     if negatives is not None:
-        behind = _behind(where, anchors, positives, negatives) / temperature
+        behind = _behind(where, anchors, positives, negatives, temperature)
         values = numerics.softplus(over_classes.logsumexp(behind))
         return reduce(values, where=where, weights=weights, reduction=reduction)
+    anchors, positives = inputs.rows(where, anchors=anchors, positives=positives)
+    temperature = inputs.option("temperature", temperature, anchors, must_be="positive")
     return reduce_rows(
         _info_nce,
         (anchors, positives),
@@ -101,9 +101,15 @@ def _own_among_all(s: Array, where: Array) -> Array:
 
 
 def _behind(
-    where: ArrayLike | None, anchors: Array, positives: Array, negatives: ArrayLike
+    where: ArrayLike | None,
+    anchors: ArrayLike,
+    positives: ArrayLike,
+    negatives: ArrayLike,
+    temperature: ArrayLike,
 ) -> Array:
-    """How much more similar the anchor is to each of the negatives than to its positive."""
+    """The logits of the negatives, less that of the positive."""
+    anchors, positives = inputs.paired(where, features=1, anchors=anchors, positives=positives)
+    temperature = inputs.option("temperature", temperature, anchors, must_be="positive")
     _, negatives = inputs.floats(anchors=anchors, negatives=negatives)
     shared = negatives.ndim == 2 and negatives.shape[-1] == anchors.shape[-1]
     if not shared and (*negatives.shape[:-2], *negatives.shape[-1:]) != anchors.shape:
@@ -111,12 +117,18 @@ def _behind(
             "negatives must be [negatives, features], or one such array for each of the anchors, "
             f"got {negatives.shape} and anchors {anchors.shape}."
         )
-    if not shared:
-        negatives = inputs.blank(negatives, where, features=2)
+    negatives = negatives if shared else inputs.blank(negatives, where, features=2)
     inputs.require(~jnp.isnan(negatives), "negatives", negatives, "it must be a number")
-    if not shared:
-        apart = negatives - positives[..., None, :]
-        return jnp.sum(anchors[..., None, :] * apart, axis=-1)
+    s = _against_all if shared else _against_own
+    return s(anchors, positives, negatives) / temperature
+
+
+def _against_own(anchors: Array, positives: Array, negatives: Array) -> Array:
+    apart = negatives - positives[..., None, :]
+    return jnp.sum(anchors[..., None, :] * apart, axis=-1)
+
+
+def _against_all(anchors: Array, positives: Array, negatives: Array) -> Array:
     middle = _mean(negatives, jnp.ones(negatives.shape[:1], bool))
     apart = positives - jnp.broadcast_to(middle, positives.shape)
     own = jnp.sum(anchors * apart, axis=-1, keepdims=True)
@@ -303,8 +315,8 @@ def clip_loss(
         Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
         2021, arXiv:2103.00020.
     """
-    images, texts = inputs.paired(
-        where, features=1, image_embeddings=image_embeddings, text_embeddings=text_embeddings
+    images, texts = inputs.rows(
+        where, image_embeddings=image_embeddings, text_embeddings=text_embeddings
     )
     scale = inputs.option("logit_scale", logit_scale, images, must_be="positive")
     return reduce_rows(
@@ -364,8 +376,8 @@ def siglip_loss(
     Reference:
         Zhai et al., "Sigmoid Loss for Language Image Pre-Training", 2023, arXiv:2303.15343.
     """
-    images, texts = inputs.paired(
-        where, features=1, image_embeddings=image_embeddings, text_embeddings=text_embeddings
+    images, texts = inputs.rows(
+        where, image_embeddings=image_embeddings, text_embeddings=text_embeddings
     )
     scale = inputs.option("logit_scale", logit_scale, images, must_be="positive")
     bias = inputs.option("logit_bias", logit_bias, images, must_be="a number")
