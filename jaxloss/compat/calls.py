@@ -1,4 +1,4 @@
-"""How peers pass arrays: classes on any axis or masked, arrays to be broadcast, least norms."""
+"""How peers pass arrays: classes on any axis, shapes to broadcast, least norms, reductions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,25 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxloss.core import inputs, numerics
+from jaxloss.core.reductions import Reduction, unit_mean
+
+REDUCTIONS: dict[str, Reduction[Array]] = {"none": None, "mean": "mean", "sum": "sum"}
+
+
+def reduction_of(
+    name: str, size_average: bool | None = None, reduce: bool | None = None
+) -> Reduction[Array]:
+    """Ours of that name, or what the two former arguments say."""
+    if size_average is not None or reduce is not None:
+        name = "none" if reduce is False else "sum" if size_average is False else "mean"
+    if name not in REDUCTIONS:
+        raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {name!r}.")
+    return REDUCTIONS[name]
+
+
+def per_unit(reduction: Reduction[Array]) -> Reduction[Array]:
+    """A mean that divides by the number of units, whatever they weigh."""
+    return unit_mean if reduction == "mean" else reduction
 
 
 def last(array: ArrayLike, axis: int | tuple[int, ...] | None) -> Array:

@@ -1,7 +1,44 @@
 """The losses of `keras.losses` under its own names: truth first, means over the last axis.
 
-Probabilities and divisors are kept at `EPSILON` or more, which is Keras' default, and labels of a
-hinge may be 0 and 1. The arithmetic is float32 or more.
+`import jaxloss.compat.keras as losses` is the whole migration. Probabilities and divisors are kept
+at `EPSILON` or more, which is Keras' default, and labels of a hinge may be 0 and 1. Keras' own
+formulas stay where they are no mistake: `alpha` of `tversky` counts what is missed, and a
+`categorical_hinge` has one more class, of score 0. The arithmetic is float32 or more.
+
+Where Keras is wrong, what it gives and what is given here:
+
+    mean_absolute_error: prediction equal to truth, slope
+        -1, here 0: the absolute value has the slope 1 at 0 in JAX
+    mean_absolute_percentage_error: prediction equal to truth, slope
+        -100, here 0: the absolute value has the slope 1 at 0 in JAX
+    cosine_similarity: a vector of zeros, slope
+        nan, here -4.4721e+06: 0 · inf in the slope of a square root
+    binary_crossentropy: a logit of ±inf
+        nan, here 0: 0 · inf; certain and right
+    categorical_crossentropy: a logit of -inf, label 0
+        nan, here 0.31326: 0 · inf; the class is absent
+    categorical_crossentropy: label_smoothing and an axis but the last
+        0.42772, here 0.56326: it divides by the length of the last axis
+    sparse_categorical_crossentropy: a label out of range
+        -0, here nan: it is no class; there it costs nothing
+    categorical_generalized_cross_entropy: a label out of range
+        2, here nan: it is no class; there it has probability 0
+    binary_focal_crossentropy: from_logits, a logit beyond ±16
+        16.118, here 40: the probability is cut off at 1e-7, the slope at 0
+    categorical_focal_crossentropy: from_logits, a logit 16 below the largest
+        4.0295, here 10: the probability is cut off at 1e-7, the slope at 0
+    categorical_hinge: a truth that is not one-hot
+        1.25, here 2: the label is one class, the largest
+    circle: vectors that are not of length 1
+        54.4, here 3.3632: cosines are of directions; there it is products
+    circle: slope
+        87.733, here 41.815: weights of pairs and lengths are no variables of the paper
+    ctc: more labels than steps
+        99999, here inf: no path spells the labels; -1e5 stands for log 0
+
+What is refused, with a ValueError:
+
+    circle: `ref_labels`, `ref_embeddings` or `remove_diagonal=False`
 """
 
 from __future__ import annotations
@@ -17,10 +54,13 @@ from jaxloss.losses import (
     divergence,
     imbalance,
     likelihood,
-    margin,
+    metric,
     multiclass,
     regression,
     sequence,
+)
+from jaxloss.losses import (
+    margin as margins,
 )
 from jaxloss.parts import overlap
 from jaxloss.parts import targets as parts
@@ -71,13 +111,13 @@ def cosine_similarity(y_true: ArrayLike, y_pred: ArrayLike, axis: int = -1) -> A
 def hinge(y_true: ArrayLike, y_pred: ArrayLike) -> Array:
     """`jaxloss.hinge_loss`, of labels of -1 and 1, or of 0 and 1."""
     scores, labels = _scores_and_signs(y_true, y_pred)
-    return _mean(margin.hinge_loss(scores, labels, reduction=None))
+    return _mean(margins.hinge_loss(scores, labels, reduction=None))
 
 
 def squared_hinge(y_true: ArrayLike, y_pred: ArrayLike) -> Array:
     """`jaxloss.squared_hinge_loss`, of labels of -1 and 1, or of 0 and 1."""
     scores, labels = _scores_and_signs(y_true, y_pred)
-    return _mean(margin.squared_hinge_loss(scores, labels, reduction=None))
+    return _mean(margins.squared_hinge_loss(scores, labels, reduction=None))
 
 
 def categorical_hinge(y_true: ArrayLike, y_pred: ArrayLike) -> Array:
@@ -85,7 +125,7 @@ def categorical_hinge(y_true: ArrayLike, y_pred: ArrayLike) -> Array:
     scores, y_true = inputs.paired(None, features=1, y_pred=y_pred, y_true=y_true)
     zero = jnp.zeros((*scores.shape[:-1], 1), scores.dtype)
     scores, labels = jnp.concatenate([scores, zero], axis=-1), jnp.argmax(y_true, axis=-1)
-    return margin.multiclass_hinge_loss(scores, labels, reduction=None)
+    return margins.multiclass_hinge_loss(scores, labels, reduction=None)
 
 
 def poisson(y_true: ArrayLike, y_pred: ArrayLike) -> Array:
@@ -235,6 +275,25 @@ def ctc(y_true: ArrayLike, y_pred: ArrayLike) -> Array:
     number = jnp.sum(labels != 0, axis=-1, keepdims=True)
     first = jnp.arange(labels.shape[-1], dtype=number.dtype)[None] < number
     return sequence.ctc_loss(y_pred, labels, label_where=first, reduction=None)
+
+
+def circle(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    ref_labels: None = None,
+    ref_embeddings: None = None,
+    remove_diagonal: bool = True,
+    gamma: ArrayLike = 80,
+    margin: ArrayLike = 0.4,
+) -> Array:
+    """`jaxloss.circle_loss`."""
+    if ref_labels is not None or ref_embeddings is not None or not remove_diagonal:
+        raise ValueError(
+            "circle compares the rows of y_pred with each other: ref_labels and ref_embeddings "
+            "must be None and remove_diagonal True."
+        )
+    labels = jnp.asarray(y_true).astype(jnp.int32)
+    return metric.circle_loss(y_pred, labels, margin=margin, gamma=gamma, reduction=None)
 
 
 def _pair(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Array, Array]:

@@ -2,7 +2,70 @@
 
 `import jaxloss.compat.optax as losses` is the whole migration: a loss is one value per unit,
 without a reduction, `axis` and `where` are over classes, and arrays are broadcast where Optax
-broadcasts them. What differs is the arithmetic (float32 or more), and where Optax is wrong:
+broadcasts them. The arithmetic is float32 or more, and so is the loss.
+
+Where Optax is wrong, what it gives and what is given here:
+
+    cosine_similarity: a vector of zeros, epsilon=0
+        nan, here 0: 0/0; it has no angle
+    cosine_distance: a vector of zeros, epsilon=0
+        nan, here 1: 0/0; it has no angle
+    sigmoid_binary_cross_entropy: a logit of ±inf
+        nan, here 0: 0 · inf; certain and right
+    sigmoid_focal_loss: a label of 0 or 1, slope by labels
+        0.063879, here -0.15894: a term of coefficient 0 is left out of the slope
+    softmax_cross_entropy: a logit of -inf, label 0
+        nan, here 0.31326: 0 · inf; the class is absent
+    poly_loss_cross_entropy: a logit of -inf, label 0
+        nan, here 0.85114: 0 · inf; the class is absent
+    ranking_softmax_loss: a logit of -inf, label 0
+        nan, here 0.31326: 0 · inf; the class is absent
+    softmax_cross_entropy: slope by a label that where leaves out
+        nan, here 0: the class takes part in nothing
+    poly_loss_cross_entropy: slope by a label that where leaves out
+        nan, here 0: the class takes part in nothing
+    softmax_cross_entropy_with_integer_labels: a label of -1
+        0.40761, here nan: it is no class; there it is the last one
+    softmax_cross_entropy_with_integer_labels: a label that where leaves out
+        2.3133, here inf: an absent class has probability 0
+    multiclass_hinge_loss: a label out of range
+        4, here nan: it is no class; there it has a score of 0
+    multiclass_perceptron_loss: a label out of range
+        3, here nan: it is no class; there it has a score of 0
+    kl_divergence: a log-prediction of -inf, target 0
+        nan, here -0.34657: 0 · inf; 0 · log 0 is 0
+    generalized_kl_divergence: a log-prediction of -inf, target 0
+        nan, here 0.15343: 0 · inf; 0 · log 0 is 0
+    convex_kl_divergence: a log-prediction of -inf, target 0
+        nan, here 0.15343: 0 · inf; 0 · log 0 is 0
+    kl_divergence_with_log_targets: a log-target of -inf
+        nan, here -0.36788: 0 · inf; 0 · log 0 is 0
+    kl_divergence: a target of 0, slope by targets
+        nan, here 1: 0 · log 0 stays 0, and the rest is -log_predictions
+    multiclass_sparsemax_loss: scores that are not a matrix
+        ValueError, here 0: it maps over exactly one axis
+    dice_loss: apply_softmax=False under jit
+        TracerBoolConversionError, here 0.088889: it looks at the sums of the rows
+    binary_dice_loss: apply_sigmoid=False under jit
+        TracerBoolConversionError, here 0.125: it looks at the sums of the rows
+    smooth_labels: classes that where leaves out
+        0.5, here 0: an absent class gets a share, and rows do not sum to 1
+    ntxent: no two labels alike
+        nan, here 0: 0/0; an anchor without a positive counts for nothing
+    triplet_margin_loss: norm_degree=1
+        0, here 2: differences are not made positive before the power
+    triplet_margin_loss: norm_degree=3
+        nan, here 1.0801: differences are not made positive before the power
+    ctc_loss: more labels than steps
+        99999, here inf: no path spells the labels; -1e5 stands for log 0
+    ctc_loss_with_forward_probs: more labels than steps
+        99999, here inf: no path spells the labels; -1e5 stands for log 0
+
+What is refused, with a ValueError:
+
+    ctc_loss: another `log_epsilon`
+    ctc_loss_with_forward_probs: another `log_epsilon`
+    dice_loss: `axis` with the classes
 """
 
 from __future__ import annotations
@@ -12,7 +75,17 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxloss.compat.calls import at_least, last, over_classes, together
-from jaxloss.core import inputs
+from jaxloss.compat.optax_sets import binary_dice_loss as binary_dice_loss
+from jaxloss.compat.optax_sets import ctc_loss as ctc_loss
+from jaxloss.compat.optax_sets import ctc_loss_with_forward_probs as ctc_loss_with_forward_probs
+from jaxloss.compat.optax_sets import dice_loss as dice_loss
+from jaxloss.compat.optax_sets import make_fenchel_young_loss as make_fenchel_young_loss
+from jaxloss.compat.optax_sets import (
+    multiclass_generalized_dice_loss as multiclass_generalized_dice_loss,
+)
+from jaxloss.compat.optax_sets import ntxent as ntxent
+from jaxloss.compat.optax_sets import ranking_softmax_loss as ranking_softmax_loss
+from jaxloss.compat.optax_sets import triplet_margin_loss as triplet_margin_loss
 from jaxloss.losses import (
     binary,
     divergence,
@@ -21,7 +94,6 @@ from jaxloss.losses import (
     multiclass,
     regression,
 )
-from jaxloss.parts import overlap
 from jaxloss.parts import targets as parts
 
 Axis = int | tuple[int, ...] | None
@@ -214,87 +286,6 @@ def convex_kl_divergence(
     return generalized_kl_divergence(log_predictions, targets, axis=axis, where=where)
 
 
-def dice_loss(
-    predictions: ArrayLike,
-    targets: ArrayLike,
-    *,
-    class_weights: ArrayLike | None = None,
-    smooth: ArrayLike = 1.0,
-    alpha: ArrayLike = 0.5,
-    beta: ArrayLike = 0.5,
-    apply_softmax: bool = True,
-    reduction: str = "mean",
-    ignore_background: bool = False,
-    axis: int | tuple[int, ...] | None = None,
-) -> Array:
-    """`jaxloss.dice_loss` of each class: `reduction` is over classes, `axis` has the pixels."""
-    x, y = _of_one_rank(predictions, targets)
-    pixels = tuple(range(1, x.ndim - 1)) if axis is None else axis
-    if (x.ndim - 1) in [i % x.ndim for i in ([pixels] if isinstance(pixels, int) else pixels)]:
-        raise ValueError(f"axis must leave out the classes, which are the last axis, got {axis}.")
-    p, others = overlap.shares(x) if apply_softmax else (x, 1 - x)
-    sums = overlap.overlaps(p, others, y, axis=pixels)
-    values = overlap.overlap_loss(sums, smooth=smooth, alpha=alpha, beta=beta)
-    if class_weights is not None:
-        c = inputs.option("class_weights", class_weights, values, must_be="a number", entries=True)
-        values = values * c
-    values = values[..., 1:] if ignore_background and x.shape[-1] > 1 else values
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}.")
-    total = values if reduction == "none" else jnp.sum(values, axis=-1)
-    return total / values.shape[-1] if reduction == "mean" else total
-
-
-def multiclass_generalized_dice_loss(
-    predictions: ArrayLike,
-    targets: ArrayLike,
-    *,
-    smooth: ArrayLike = 1.0,
-    apply_softmax: bool = True,
-    ignore_background: bool = False,
-) -> Array:
-    """The mean `dice_loss`, a class weighted by one over its squared number of pixels.
-
-    `jaxloss.generalized_dice_loss` is Sudre's: one ratio of weighted sums.
-    """
-    predictions, targets = together(predictions=predictions, targets=targets)
-    pixels = jnp.sum(targets, axis=range(targets.ndim - 1))
-    rarity = 1 / (pixels**2 + 1e-7)
-    return jnp.mean(
-        dice_loss(
-            predictions,
-            targets,
-            class_weights=rarity / jnp.sum(rarity) * len(rarity),
-            smooth=smooth,
-            apply_softmax=apply_softmax,
-            reduction="none",
-            ignore_background=ignore_background,
-        )
-    )
-
-
-def binary_dice_loss(
-    predictions: ArrayLike,
-    targets: ArrayLike,
-    *,
-    smooth: ArrayLike = 1.0,
-    apply_sigmoid: bool = True,
-) -> Array:
-    """`jaxloss.binary_dice_loss`; the arrays may have a class axis of length 1."""
-    logits, targets = _of_one_rank(predictions, targets)
-    if logits.shape[-1] != 1:
-        logits, targets = logits[..., None], targets[..., None]
-    return dice_loss(logits, targets, smooth=smooth, apply_softmax=apply_sigmoid)
-
-
-def _of_one_rank(predictions: ArrayLike, targets: ArrayLike) -> list[Array]:
-    """Both with a class axis, if one of them has it."""
-    predictions, targets = inputs.floats(predictions=predictions, targets=targets)
-    if predictions.ndim == targets.ndim - 1:
-        predictions = predictions[..., None]
-    return [predictions, targets[..., None] if targets.ndim == predictions.ndim - 1 else targets]
-
-
 def smooth_labels(
     labels: ArrayLike, alpha: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None
 ) -> Array:
@@ -307,3 +298,13 @@ def smooth_labels(
     present = None if where is None else last(jnp.broadcast_to(where, labels.shape), axis)
     smoothed = parts.smooth_labels(classes_last.reshape(*rows, -1), alpha, where=present)
     return jnp.moveaxis(smoothed.reshape(classes_last.shape), ends, axes)
+
+
+def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> Array:
+    """`jaxloss.sparsemax_loss`."""
+    return binary.sparsemax_loss(*together(logits=logits, labels=labels), reduction=None)
+
+
+def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
+    """`jaxloss.multiclass_sparsemax_loss`, of any rank."""
+    return multiclass.multiclass_sparsemax_loss(scores, labels, reduction=None)

@@ -3,55 +3,89 @@
 `import jaxloss.compat.torch as F` is the whole migration: the classes are axis 1,
 `ignore_index=-100`, "mean" divides by what torch divides by, and what torch keeps from 0 (a
 variance, a norm, a logarithm of -100) is kept from it here. The arithmetic is float32 or more.
+
+Where torch is wrong, what it gives and what is given here:
+
+    cross_entropy: every label ignored
+        nan, here 0: 0/0 of a mean
+    nll_loss: every label ignored
+        nan, here 0: 0/0 of a mean
+    linear_cross_entropy: every label ignored
+        nan, here 0: 0/0 of a mean
+    l1_loss: weights that sum to 0
+        nan, here 0: 0/0 of a mean
+    l1_loss: no elements
+        nan, here 0: 0/0 of a mean; the same for every loss
+    mse_loss: weights that sum to 0
+        nan, here 0: 0/0 of a mean
+    mse_loss: no elements
+        nan, here 0: 0/0 of a mean; the same for every loss
+    cross_entropy: a logit of -inf, probability 0
+        nan, here 0.31326: 0 · inf; the class is absent
+    cross_entropy: a label out of range
+        IndexError, here nan: an array's values raise nothing under jit; checked names them
+    nll_loss: a label out of range
+        IndexError, here nan: an array's values raise nothing under jit; checked names them
+    binary_cross_entropy_with_logits: a logit of ±inf
+        nan, here 0: 0 · inf; certain and right
+    binary_cross_entropy: held impossible, slope
+        -1e+12, here 0: the value is the constant 100
+    gaussian_nll_loss: var below eps, slope by var
+        -5e+11, here 0: the value is that of eps, a constant
+    gaussian_nll_loss: a negative var
+        ValueError, here nan: an array's values raise nothing under jit; checked names them
+    poisson_nll_loss: full=True, a target above 1
+        2.7641, here 2.7918: log target! by the first terms of Stirling's series
+    kl_div: an input of -inf, target 0
+        nan, here 0: 0 · inf; 0 · log 0 is 0
+    kl_div: a log-target of -inf
+        nan, here 0: 0 · inf; 0 · log 0 is 0
+    soft_margin_loss: a score of -710 or less on the wrong side
+        inf, here 1000: the exponential overflows
+    multilabel_margin_loss: a class that is listed twice
+        2, here 1: labels are a set; there it counts twice
+    ctc_loss: more labels than steps, slope
+        nan, here 0: the value is inf whatever the input
+
+What is refused, with a ValueError:
+
+    binary_cross_entropy_with_logits: a `pos_weight` of two axes
+    linear_cross_entropy: `options`
+    linear_cross_entropy: a `linear_weight` of more than two axes
+    linear_cross_entropy: probabilities
+    triplet_margin_loss: `p` below 1
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxloss.compat.calls import longer, together
+from jaxloss.compat.calls import per_unit, reduction_of, together
+from jaxloss.compat.torch_margins import cosine_embedding_loss as cosine_embedding_loss
+from jaxloss.compat.torch_margins import ctc_loss as ctc_loss
+from jaxloss.compat.torch_margins import hinge_embedding_loss as hinge_embedding_loss
+from jaxloss.compat.torch_margins import margin_ranking_loss as margin_ranking_loss
+from jaxloss.compat.torch_margins import multi_margin_loss as multi_margin_loss
+from jaxloss.compat.torch_margins import multilabel_margin_loss as multilabel_margin_loss
+from jaxloss.compat.torch_margins import multilabel_soft_margin_loss as multilabel_soft_margin_loss
+from jaxloss.compat.torch_margins import soft_margin_loss as soft_margin_loss
+from jaxloss.compat.torch_margins import triplet_margin_loss as triplet_margin_loss
+from jaxloss.compat.torch_margins import (
+    triplet_margin_with_distance_loss as triplet_margin_with_distance_loss,
+)
 from jaxloss.core import inputs, reductions
-from jaxloss.core.reductions import Reduction, unit_mean
 from jaxloss.fused import linear
 from jaxloss.losses import (
     binary,
     divergence,
     likelihood,
-    metric,
     multiclass,
-    ranking,
     regression,
-    sequence,
 )
-from jaxloss.losses import (
-    margin as margins,
-)
-from jaxloss.parts.distances import distances
-
-REDUCTIONS: dict[str, Reduction[Array]] = {"none": None, "mean": "mean", "sum": "sum"}
-
-
-def _reduction(
-    name: str, size_average: bool | None = None, reduce: bool | None = None
-) -> Reduction[Array]:
-    """Ours of that name, or what the two former arguments say."""
-    if size_average is not None or reduce is not None:
-        name = "none" if reduce is False else "sum" if size_average is False else "mean"
-    if name not in REDUCTIONS:
-        raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {name!r}.")
-    return REDUCTIONS[name]
-
-
-def _per_unit(reduction: Reduction[Array]) -> Reduction[Array]:
-    """A mean that divides by the number of units, whatever they weigh."""
-    return unit_mean if reduction == "mean" else reduction
 
 
 def l1_loss(
@@ -63,7 +97,7 @@ def l1_loss(
     weight: ArrayLike | None = None,
 ) -> Array:
     """`jaxloss.absolute_error`; a mean divides by the sum of the weights."""
-    how = _reduction(reduction, size_average, reduce)
+    how = reduction_of(reduction, size_average, reduce)
     pair = together(input=input, target=target)
     return regression.absolute_error(*pair, weights=weight, reduction=how)
 
@@ -77,7 +111,7 @@ def mse_loss(
     weight: ArrayLike | None = None,
 ) -> Array:
     """`jaxloss.squared_error`; a mean divides by the sum of the weights."""
-    how = _reduction(reduction, size_average, reduce)
+    how = reduction_of(reduction, size_average, reduce)
     pair = together(input=input, target=target)
     return regression.squared_error(*pair, weights=weight, reduction=how)
 
@@ -90,7 +124,7 @@ def huber_loss(
     weight: ArrayLike | None = None,
 ) -> Array:
     """`jaxloss.huber_loss`; a mean divides by the number of elements."""
-    how = _per_unit(_reduction(reduction))
+    how = per_unit(reduction_of(reduction))
     pair = together(input=input, target=target)
     return regression.huber_loss(*pair, delta=delta, weights=weight, reduction=how)
 
@@ -104,7 +138,7 @@ def smooth_l1_loss(
     beta: ArrayLike = 1.0,
 ) -> Array:
     """`jaxloss.smooth_l1_loss`."""
-    how = _reduction(reduction, size_average, reduce)
+    how = reduction_of(reduction, size_average, reduce)
     pair = together(input=input, target=target)
     return regression.smooth_l1_loss(*pair, beta=beta, reduction=how)
 
@@ -120,7 +154,7 @@ def poisson_nll_loss(
     reduction: str = "mean",
 ) -> Array:
     """`jaxloss.poisson_nll_loss`; `eps` is added to the rate in the logarithm."""
-    how = _reduction(reduction, size_average, reduce)
+    how = reduction_of(reduction, size_average, reduce)
     rates, target = together(input=input, target=target)
     more = jnp.asarray(0.0 if log_input else eps, rates.dtype)
     options = {"log_input": log_input, "full": full}
@@ -141,7 +175,7 @@ def gaussian_nll_loss(
         var = jnp.expand_dims(var, -1)
     means, target, var = together(input=input, target=target, var=var)
     var = jnp.where(var < 0, var, jnp.maximum(var, jnp.asarray(eps, var.dtype)))
-    how = _reduction(reduction)
+    how = reduction_of(reduction)
     return likelihood.gaussian_nll_loss(means, var, target, full=full, reduction=how)
 
 
@@ -154,7 +188,7 @@ def binary_cross_entropy(
     reduction: str = "mean",
 ) -> Array:
     """`jaxloss.binary_cross_entropy` with no logarithm below -100."""
-    how = _per_unit(_reduction(reduction, size_average, reduce))
+    how = per_unit(reduction_of(reduction, size_average, reduce))
     p, y = inputs.paired(None, input=input, target=target)
 
     def cost(label: int) -> Array:
@@ -179,7 +213,7 @@ def binary_cross_entropy_with_logits(
     pos_weight: ArrayLike | None = None,
 ) -> Array:
     """`jaxloss.sigmoid_binary_cross_entropy`; a mean divides by the number of elements."""
-    how = _per_unit(_reduction(reduction, size_average, reduce))
+    how = per_unit(reduction_of(reduction, size_average, reduce))
     x, y = inputs.paired(None, input=input, target=target)
     c = jnp.asarray(1.0 if pos_weight is None else pos_weight)
     axes = [axis for axis, size in zip(range(-c.ndim, 0), c.shape, strict=True) if size > 1]
@@ -208,7 +242,7 @@ def cross_entropy(
 
     A mean divides by the number of distributions, or by the weights of the classes of the labels.
     """
-    how = _reduction(reduction, size_average, reduce)
+    how = reduction_of(reduction, size_average, reduce)
     options = {"class_weights": weight, "label_smoothing": label_smoothing}
     logits = _classes_last(input)
     if jnp.shape(target) == jnp.shape(input):
@@ -229,7 +263,7 @@ def nll_loss(
     reduction: str = "mean",
 ) -> Array:
     """`jaxloss.nll_loss`; a mean divides by the weights of the classes of the labels."""
-    how, kept = _reduction(reduction, size_average, reduce), jnp.asarray(target) != ignore_index
+    how, kept = reduction_of(reduction, size_average, reduce), jnp.asarray(target) != ignore_index
     log_probs = _classes_last(input)
     return multiclass.nll_loss(log_probs, target, class_weights=weight, where=kept, reduction=how)
 
@@ -267,7 +301,7 @@ def linear_cross_entropy(
         class_weights=weight,
         label_smoothing=label_smoothing,
         where=kept,
-        reduction=_reduction(reduction),
+        reduction=reduction_of(reduction),
     )
 
 
@@ -281,204 +315,8 @@ def kl_div(
 ) -> Array:
     """`jaxloss.kl_divergence`, a term per class; "batchmean" divides by the first axis only."""
     batch = reduction == "batchmean" and size_average is None and reduce is None
-    how = _reduction("sum" if batch else reduction, size_average, reduce)
+    how = reduction_of("sum" if batch else reduction, size_average, reduce)
     x, y = (array[..., None] for array in together(input=input, target=target))
     plain, of_logs = divergence.kl_divergence, divergence.kl_divergence_with_log_targets
     total = (of_logs if log_target else plain)(x, y, reduction=how)
     return total / max(len(x), 1) if batch and jnp.ndim(input) else total
-
-
-def soft_margin_loss(
-    input: ArrayLike,
-    target: ArrayLike,
-    size_average: bool | None = None,
-    reduce: bool | None = None,
-    reduction: str = "mean",
-) -> Array:
-    """`jaxloss.soft_margin_loss`."""
-    how = _reduction(reduction, size_average, reduce)
-    return margins.soft_margin_loss(*together(input=input, target=target), reduction=how)
-
-
-def multi_margin_loss(
-    input: ArrayLike,
-    target: ArrayLike,
-    p: int = 1,
-    margin: ArrayLike = 1.0,
-    weight: ArrayLike | None = None,
-    size_average: bool | None = None,
-    reduce: bool | None = None,
-    reduction: str = "mean",
-) -> Array:
-    """`jaxloss.multi_margin_loss`; a mean divides by the number of units."""
-    how = _per_unit(_reduction(reduction, size_average, reduce))
-    options = {"p": p, "margin": margin, "class_weights": weight}
-    return margins.multi_margin_loss(input, target, **options, reduction=how)
-
-
-def multilabel_margin_loss(
-    input: ArrayLike,
-    target: ArrayLike,
-    size_average: bool | None = None,
-    reduce: bool | None = None,
-    reduction: str = "mean",
-) -> Array:
-    """`jaxloss.multilabel_margin_loss` of class indices up to the first -1."""
-    how = _reduction(reduction, size_average, reduce)
-    target = jnp.asarray(target)
-    listed = jnp.where(jnp.cumsum(target == -1, axis=-1) == 0, target, -1)
-    named = jnp.any(jax.nn.one_hot(listed, jnp.shape(input)[-1], dtype=bool), axis=-2)
-    return margins.multilabel_margin_loss(input, named, reduction=how)
-
-
-def multilabel_soft_margin_loss(
-    input: ArrayLike,
-    target: ArrayLike,
-    weight: ArrayLike | None = None,
-    size_average: bool | None = None,
-    reduce: bool | None = None,
-    reduction: str = "mean",
-) -> Array:
-    """`jaxloss.multilabel_soft_margin_loss`."""
-    how = _reduction(reduction, size_average, reduce)
-    loss = margins.multilabel_soft_margin_loss
-    return loss(*together(input=input, target=target), class_weights=weight, reduction=how)
-
-
-def hinge_embedding_loss(
-    input: ArrayLike,
-    target: ArrayLike,
-    margin: ArrayLike = 1.0,
-    size_average: bool | None = None,
-    reduce: bool | None = None,
-    reduction: str = "mean",
-) -> Array:
-    """`jaxloss.hinge_embedding_loss`."""
-    how, pair = _reduction(reduction, size_average, reduce), together(input=input, target=target)
-    return margins.hinge_embedding_loss(*pair, margin=margin, reduction=how)
-
-
-def cosine_embedding_loss(
-    input1: ArrayLike,
-    input2: ArrayLike,
-    target: ArrayLike,
-    margin: ArrayLike = 0,
-    size_average: bool | None = None,
-    reduce: bool | None = None,
-    reduction: str = "mean",
-) -> Array:
-    """`jaxloss.cosine_embedding_loss`; 1e-12 is added to the squared norms."""
-    how = _reduction(reduction, size_average, reduce)
-    a, b = together(input1=input1, input2=input2)
-    a, b = longer(a, b, 1e-6, 1e-6)
-    return margins.cosine_embedding_loss(a, b, target, margin=margin, reduction=how)
-
-
-def margin_ranking_loss(
-    input1: ArrayLike,
-    input2: ArrayLike,
-    target: ArrayLike,
-    margin: ArrayLike = 0,
-    size_average: bool | None = None,
-    reduce: bool | None = None,
-    reduction: str = "mean",
-) -> Array:
-    """`jaxloss.margin_ranking_loss`."""
-    how = _reduction(reduction, size_average, reduce)
-    arrays = together(input1=input1, input2=input2, target=target)
-    return ranking.margin_ranking_loss(*arrays, margin=margin, reduction=how)
-
-
-def triplet_margin_loss(
-    anchor: ArrayLike,
-    positive: ArrayLike,
-    negative: ArrayLike,
-    margin: float = 1.0,
-    p: ArrayLike = 2,
-    eps: float = 1e-6,
-    swap: bool = False,
-    size_average: bool | None = None,
-    reduce: bool | None = None,
-    reduction: str = "mean",
-) -> Array:
-    """`jaxloss.triplet_margin_loss`; `eps` is added to each difference."""
-    _positive("margin", margin)
-    how = _reduction(reduction, size_average, reduce)
-    triplet = together(anchor=anchor, positive=positive, negative=negative)
-    options = {"distance": _shifted_distance(p, eps), "margin": margin, "swap": swap}
-    return metric.triplet_margin_loss(*triplet, **options, reduction=how)
-
-
-def triplet_margin_with_distance_loss(
-    anchor: ArrayLike,
-    positive: ArrayLike,
-    negative: ArrayLike,
-    *,
-    distance_function: Callable[[Array, Array], Array] | None = None,
-    margin: float = 1.0,
-    swap: bool = False,
-    reduction: str = "mean",
-) -> Array:
-    """`jaxloss.triplet_margin_loss` with a distance of yours."""
-    _positive("margin", margin)
-    how = _reduction(reduction)
-    triplet = together(anchor=anchor, positive=positive, negative=negative)
-    distance = distance_function or _shifted_distance(2, 1e-6)
-    options = {"distance": distance, "margin": margin, "swap": swap}
-    return metric.triplet_margin_loss(*triplet, **options, reduction=how)
-
-
-def _positive(name: str, value: float) -> None:
-    if value <= 0:
-        raise ValueError(f"{name} must be positive, got {value}.")
-
-
-def _shifted_distance(p: ArrayLike, eps: float) -> Callable[[Array, Array], Array]:
-    return lambda x, y: distances(x - y + eps, jnp.zeros_like(x), p)
-
-
-def ctc_loss(
-    log_probs: ArrayLike,
-    targets: ArrayLike,
-    input_lengths: ArrayLike | Sequence[int],
-    target_lengths: ArrayLike | Sequence[int],
-    blank: int = 0,
-    reduction: str = "mean",
-    zero_infinity: bool = False,
-) -> Array:
-    """`jaxloss.ctc_loss` of `[steps, batch, classes]`; a mean is over losses per label.
-
-    The targets are `[batch, length]`, or one after the other if the lengths are not traced.
-    """
-    how = _reduction(reduction)
-    logits, labels = jnp.asarray(log_probs), jnp.asarray(targets)
-    steps, lengths = (jnp.atleast_1d(jnp.asarray(n)) for n in (input_lengths, target_lengths))
-    alone = logits.ndim == 2
-    if alone:
-        logits, labels = logits[:, None], labels[None]
-    if labels.ndim == 1:
-        labels = _split(labels, np.asarray(target_lengths))
-    values = sequence.ctc_loss(
-        jnp.swapaxes(logits, 0, 1),
-        labels,
-        label_where=_first(lengths, labels.shape[1]),
-        blank_id=blank,
-        zero_infinity=zero_infinity,
-        where=_first(steps, len(logits)),
-        reduction=None,
-    )
-    values = values / jnp.maximum(lengths, 1).astype(values.dtype) if how == "mean" else values
-    values = values[0] if alone else values
-    return reductions.reduce(values, where=None, weights=None, reduction=how)
-
-
-def _first(lengths: Array, size: int) -> Array:
-    """Which of `size` places come before each of the lengths."""
-    return jnp.arange(size, dtype=lengths.dtype)[None] < lengths[:, None]
-
-
-def _split(labels: Array, lengths: np.ndarray) -> Array:
-    """Labels one after the other as `[batch, length]`."""
-    starts = np.cumsum(lengths) - lengths
-    places = starts[:, None] + np.arange(max(lengths, default=0))
-    return labels[np.minimum(places, len(labels) - 1)]

@@ -13,10 +13,12 @@ import dataclasses
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import math
 import os
 import pkgutil
 import tomllib
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -47,6 +49,10 @@ class Row:
     by: tuple[int, ...] | None = None
     # the largest term that the loss subtracts from, if it is not an input (design §4.5)
     scale: float = 0.0
+    # (function, *arrays, **options) -> one array, where the call is not `function(*arrays, ...)`
+    through: Callable[..., Any] = lambda function, *args, **options: function(*args, **options)
+    # whether the peer cannot be compiled
+    eager: bool = False
 
     def calls(self) -> list[dict[str, Any]]:
         """The options of each variant."""
@@ -64,8 +70,6 @@ class Entry:
 
     name: str
     region: str
-    # (*arrays, **options) -> whether each unit is in the region
-    inside: Callable[..., Any]
     args: tuple[Any, ...]
     options: Mapping[str, Any]
     # what the peer gives for `args`, as it prints with five digits, or the name of its error
@@ -73,11 +77,46 @@ class Entry:
     # the value for `args`, by mpmath or by definition
     truth: Callable[[], Any]
     reason: str
+    # (*arrays, **options) -> whether each unit is in the region; None: no row comes near it
+    inside: Callable[..., Any] | None = None
     # position of an argument: what is compared is the derivative in its first element
     slope: int | None = None
+    through: Callable[..., Any] = Row.through
+
+    def row(self) -> Row:
+        """The call of the entry."""
+        by = () if self.slope is None else (self.slope,)
+        return Row(
+            name=self.name,
+            arrays=lambda rng, size: self.args,
+            options=self.options,
+            by=by,
+            through=self.through,
+        )
+
+    def of(self, results: list[np.ndarray]) -> float:
+        """The number that is compared, of one variant's value and gradients."""
+        first = results[0 if self.slope is None else 1].flat[0]
+        return first if self.slope is None else first / cotangent(results[0].shape).flat[0]
 
     def __str__(self) -> str:
         return f"{self.name}-{self.region}".replace(" ", "_")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Refusal:
+    """A combination that the peer takes and we do not."""
+
+    name: str
+    # as the docstring says it
+    what: str
+    args: tuple[Any, ...]
+    options: Mapping[str, Any]
+    # a part of the error
+    says: str
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.what}".replace(" ", "_")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,29 +124,42 @@ class Peer:
     """A library, our module of its names, and what they are tested with."""
 
     name: str
+    title: str
     # the module that has the losses, which is imported when a test asks for it
     losses: str
-    # of the module's functions, those that are not losses
-    others: frozenset[str] = frozenset()
-    # ours that the module has under a name of another module
+    # (name, function of the module) -> whether it is a loss
+    is_loss: Callable[[str, Callable[..., Any]], bool]
     ours: ModuleType
     # (peer's function, row, differentiated positions) -> (arrays, cotangents) -> per variant
     # value and gradients
     oracle: Callable[..., Callable[..., Any]]
     rows: list[Row] = dataclasses.field(default_factory=list)
     entries: list[Entry] = dataclasses.field(default_factory=list)
-    # (function, its arguments, its options, what the error says)
-    refused: list[tuple[str, tuple[Any, ...], Mapping[str, Any], str]] = dataclasses.field(
-        default_factory=list
-    )
+    refused: list[Refusal] = dataclasses.field(default_factory=list)
 
-    def theirs(self, name: str) -> Callable[..., Any]:
-        """The peer's function."""
-        return getattr(importlib.import_module(self.losses), name)
+    def theirs(self) -> dict[str, Callable[..., Any]]:
+        """The peer's losses, imported now."""
+        module = importlib.import_module(self.losses)
+        return {
+            name: function
+            for name, function in inspect.getmembers(module, inspect.isfunction)
+            if self.is_loss(name, function)
+        }
+
+    def mine(self) -> dict[str, Callable[..., Any]]:
+        """Our functions of the peer's names."""
+        home = self.ours.__name__
+        return {
+            name: function
+            for name, function in inspect.getmembers(self.ours, inspect.isfunction)
+            if function.__module__.startswith(home) and not name.startswith("_")
+        }
 
     def row(self, name: str, arrays: Callable[..., Any], **fields: Any) -> None:
         """Adds a row; what is not a field of a row is an option of the call."""
-        own = {k: fields.pop(k) for k in ("variants", "by", "scale") if k in fields}
+        own = {
+            k: fields.pop(k) for k in ("variants", "by", "scale", "through", "eager") if k in fields
+        }
         self.rows.append(Row(name=name, arrays=arrays, options=fields, **own))
 
     def entry(self, name: str, region: str, **fields: Any) -> None:
@@ -115,9 +167,18 @@ class Peer:
         fields = {"options": {}, **fields}
         self.entries.append(Entry(name=name, region=region, **fields))
 
-    def refuse(self, name: str, *args: Any, says: str, **options: Any) -> None:
-        """Adds a combination that is refused, with a part of the error."""
-        self.refused.append((name, args, options, says))
+    def refuse(self, name: str, what: str, *args: Any, says: str, **options: Any) -> None:
+        """Adds a combination that is refused."""
+        self.refused.append(Refusal(name=name, what=what, args=args, options=options, says=says))
+
+    def table(self) -> str:
+        """What the docstring of our module ends with."""
+        lines = [f"Where {self.title} is wrong, what it gives and what is given here:", ""]
+        for e in self.entries:
+            lines += [f"    {e.name}: {e.region}"]
+            lines += [f"        {e.theirs}, here {float(e.truth()):.5g}: {e.reason}"]
+        lines += ["", "What is refused, with a ValueError:", ""]
+        return "\n".join([*lines, *dict.fromkeys(f"    {r.name}: {r.what}" for r in self.refused)])
 
     def is_pinned(self) -> bool:
         """Whether the peer is of the version that the `peers` extra names."""
@@ -146,19 +207,6 @@ def _text(value):
     return str(np.asarray(value).tolist()).replace(" ", "")
 
 
-def pinned(peer):
-    """Whether the peer is of the version that the `peers` extra names."""
-    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
-    (version,) = (
-        requirement.split("==")[1]
-        for requirement in project["project"]["optional-dependencies"]["peers"]
-        if requirement.startswith(peer)
-    )
-    installed = importlib.metadata.version(peer).split("+")[0]
-    assert not CI or installed == version, f"{peer} {installed} is not what peers pins"
-    return installed == version
-
-
 def is_float(array):
     return np.asarray(array).dtype.kind == "f"
 
@@ -172,12 +220,12 @@ def typed(value, dtype):
 
 def inputs_of(row, entries, dtype):
     """The row's arrays, without the units where the peer is wrong."""
-    rng = np.random.default_rng(sum(map(ord, str(row))))
+    rng = np.random.default_rng(zlib.crc32(str(row).encode()))
     wide = 10 ** rng.uniform(-2, 1, (UNITS, 1))
     size = np.ones((UNITS, 1)) if dtype == np.float64 else wide
     arrays = tuple(typed(np.asarray(a), dtype) for a in row.arrays(rng, size))
     for entry in entries:
-        if entry.name == row.name:
+        if entry.name == row.name and entry.inside:
             arrays = outside(arrays, np.asarray(entry.inside(*arrays, **row.options)))
     return arrays
 
@@ -202,13 +250,14 @@ def of_jax(function, row, by):
 
             def call(*chosen, options=options):
                 given = dict(enumerate(arrays)) | dict(zip(by, chosen, strict=True))
-                return function(*given.values(), **options)
+                return row.through(function, *given.values(), **options)
 
-            value, pull = jax.vjp(call, *(arrays[i] for i in by))
-            yield [value, *pull(cotangent(value.shape).astype(value.dtype))]
+            value, pull = jax.vjp(call, *(arrays[i] for i in by)) if by else (call(), tuple)
+            yield [value, *(pull(cotangent(value.shape).astype(value.dtype)) if by else ())]
 
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    return jax.jit(lambda *arrays: list(variants(*arrays)), compiler_options=quick)
+    compiled = jax.jit(lambda *arrays: list(variants(*arrays)), compiler_options=quick)
+    return (lambda *arrays: list(variants(*arrays))) if row.eager else compiled
 
 
 def cotangent(shape):
@@ -229,7 +278,7 @@ def check(function, oracle, row, entries, dtype):
     arrays = inputs_of(row, entries, dtype)
     wide, by = tuple(typed(a, np.float64) for a in arrays), differentiated(row, arrays)
     want, units = conditioned(oracle, wide)
-    got = of_jax(function, in_dtype(row, dtype), by)(*arrays)
+    got = of_jax(function, dataclasses.replace(in_dtype(row, dtype), eager=False), by)(*arrays)
     largest = max([1.0, *(np.max(np.abs(a), initial=0, where=np.isfinite(a)) for a in wide)])
     least = EPS * (np.finfo(np.float64).eps * largest + np.finfo(dtype).tiny)
     names = ["value", *(f"gradient by argument {i}" for i in by)]
@@ -237,6 +286,25 @@ def check(function, oracle, row, entries, dtype):
         for name, g, w, u in zip(names, *results, strict=True):
             allowed = EPS * np.finfo(dtype).eps * np.maximum(u, row.scale) + least
             agree(f"{row.name} {options} {name}", np.asarray(g), w, allowed)
+
+
+def idle_options(function, row, entries):
+    """The options of the row that change no value; those that an entry is about may."""
+    arrays, parameters = inputs_of(row, entries, np.float64), inspect.signature(function).parameters
+    known = {key for entry in entries if entry.name == row.name for key in entry.options}
+    keys = [
+        k
+        for k in row.options
+        if k not in known and parameters[k].default is not inspect.Parameter.empty
+    ]
+    calls = [{k: v for k, v in row.options.items() if k != without} for without in [None, *keys]]
+    values = of_jax(function, dataclasses.replace(row, options={}, variants=calls), ())(*arrays)
+    first, *others = ([np.asarray(value) for value in results] for results in values)
+    return [k for k, other in zip(keys, others, strict=True) if same(first[0], other[0])]
+
+
+def same(a, b):
+    return a.shape == b.shape and np.array_equal(a, b, equal_nan=True)
 
 
 def conditioned(oracle, arrays):
@@ -265,6 +333,15 @@ def conditioned(oracle, arrays):
 
 def numbers(variants):
     return [[np.asarray(result, np.float64) for result in results] for results in variants]
+
+
+def printed(peer, entry, row):
+    """What the peer gives for an entry."""
+    try:
+        (results,) = numbers(peer.oracle(peer.theirs()[entry.name], row, row.by)(*entry.args))
+    except Exception as error:
+        return type(error).__name__
+    return f"{entry.of(results):.5g}"
 
 
 def agree(what, got, want, allowed):

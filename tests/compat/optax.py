@@ -3,7 +3,9 @@
 import warnings
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from mpmath import mp
 
 import jaxloss.compat.optax
 from compat import UNITS, Peer, of_jax
@@ -23,13 +25,23 @@ def oracle(function, row, by):
     return promoting
 
 
-PEER = Peer(name="optax", losses="optax.losses", ours=jaxloss.compat.optax, oracle=oracle)
+PEER = Peer(
+    name="optax",
+    title="Optax",
+    losses="optax.losses",
+    is_loss=lambda name, function: True,
+    ours=jaxloss.compat.optax,
+    oracle=oracle,
+)
 row, entry, refuse = PEER.row, PEER.entry, PEER.refuse
 
 
 PRESENT = np.array([1, 1, 0, 1, 1], bool)
 SOME = np.arange(UNITS * 5).reshape(UNITS, 5) % 4 != 1
 UNITS_KEPT = np.arange(UNITS) != 2
+
+
+EACH = np.resize([0.5, 1.0, 2.0], (UNITS, 5))
 
 
 def reals(rng, size):
@@ -117,6 +129,46 @@ def labels_and_share(rng, size):
     return distributions(rng), np.array(0.25)
 
 
+def shares_of_classes(rng, size):
+    return rng.dirichlet(np.ones(3), (UNITS, 4)), np.eye(3)[rng.integers(0, 3, (UNITS, 4))]
+
+
+def logits_and_bits(rng, size):
+    return logits(rng, size), rng.integers(2, size=(UNITS, 5))
+
+
+def fenchel_young(make, scores, targets):
+    return make(jax.nn.logsumexp)(scores, targets)
+
+
+def embedded(rng, size):
+    """Three pairs, of one a third, and one that is alone."""
+    return rng.normal(size=(UNITS, 4)), np.array([0, 1, 2, 0, 1, 2, 2, 3])
+
+
+def triplets(rng, size):
+    return tuple(size * rng.normal(size=(3, UNITS, 4)))
+
+
+def lists(rng, size):
+    return logits(rng, size), rng.integers(4, size=(UNITS, 5)).astype(float)
+
+
+def spoken(rng, size):
+    """Steps and labels of different lengths."""
+    steps = np.arange(7) >= np.resize([7, 6], (UNITS, 1))
+    lengths = np.arange(3) >= np.resize([3, 2, 0, 1], (UNITS, 1))
+    labels = rng.integers(1, 4, (UNITS, 3))
+    return rng.normal(size=(UNITS, 7, 5)), steps.astype(float), labels, lengths.astype(float)
+
+
+def forward_probs(function, *args, **options):
+    """The losses, and the probabilities of the prefixes that can be."""
+    loss, *logs = function(*args, **options)
+    can_be = [jnp.where(log > -1e4, log, 0).sum(axis=(0, 2)) for log in logs]
+    return jnp.stack([loss, *can_be])
+
+
 for name in ("squared_error", "l2_loss", "huber_loss", "log_cosh"):
     row(name, reals)
     row(name, errors)
@@ -171,5 +223,223 @@ row("multiclass_generalized_dice_loss", images, smooth=0.25, ignore_background=T
 row("binary_dice_loss", masks)
 row("binary_dice_loss", masks, smooth=0.25)
 row("binary_dice_loss", masks_of_one_class)
-for axis in (-1, 0, None):
+row("smooth_labels", labels_and_share)
+for axis in (0, None):
     row("smooth_labels", labels_and_share, axis=axis)
+row("smooth_labels", labels_and_share, where=SOME | True)
+row("dice_loss", shares_of_classes, apply_softmax=False, eager=True)
+row("multiclass_generalized_dice_loss", shares_of_classes, apply_softmax=False, eager=True, by=())
+row("sparsemax_loss", logits_and_bits)
+row("multiclass_sparsemax_loss", classes)
+row("make_fenchel_young_loss", soft, through=fenchel_young)
+for options in ({}, {"temperature": 0.5}):
+    row("ntxent", embedded, **options)
+row("triplet_margin_loss", triplets)
+row("triplet_margin_loss", triplets, axis=0, norm_degree=4, margin=0.5, eps=0.25)
+row("ranking_softmax_loss", lists)
+row("ranking_softmax_loss", lists, where=SOME, weights=EACH, by=(0,))
+row("ranking_softmax_loss", lists, where=SOME, reduce_fn=jnp.sum, by=(0,))
+row("ranking_softmax_loss", lists, where=SOME, reduce_fn=None, by=(0,))
+row("ctc_loss", spoken, by=(0,))
+row("ctc_loss", spoken, by=(0,), blank_id=4)
+row("ctc_loss_with_forward_probs", spoken, by=(0,), through=forward_probs)
+row("ctc_loss_with_forward_probs", spoken, by=(0,), blank_id=4, through=forward_probs)
+
+
+def a(*values):
+    return np.array(values[0] if len(values) == 1 else values, float)
+
+
+def out_of_range(scores, labels, **options):
+    return (labels < 0) | (labels >= scores.shape[-1])
+
+
+def certain_zero(x, y, **options):
+    return np.any(np.isneginf(x) & (y == 0), axis=-1)
+
+
+def a_zero_vector(p, t, epsilon=0.0, **options):
+    zeros = np.all(p == 0, axis=-1) | np.all(t == 0, axis=-1)
+    return zeros & (epsilon == 0)
+
+
+zero_vectors = {"region": "a vector of zeros, epsilon=0", "inside": a_zero_vector}
+zero_vectors |= {"args": (a([0, 0]), a([1, 2])), "theirs": "nan", "reason": "0/0; it has no angle"}
+entry("cosine_similarity", truth=lambda: 0, **zero_vectors)
+entry("cosine_distance", truth=lambda: 1, **zero_vectors)
+entry(
+    "sigmoid_binary_cross_entropy",
+    "a logit of ±inf",
+    inside=lambda x, y: np.isinf(x).any(-1),
+    args=(a([np.inf]), a([1])),
+    theirs="nan",
+    truth=lambda: 0,
+    reason="0 · inf; certain and right",
+)
+entry(
+    "sigmoid_focal_loss",
+    "a label of 0 or 1, slope by labels",
+    args=(a([0.5]), a([1])),
+    options={"gamma": 2.0},
+    slope=1,
+    theirs="0.063879",
+    truth=lambda: focal_slope(mp.mpf(0.5)),
+    reason="a term of coefficient 0 is left out of the slope",
+)
+
+
+def focal_slope(x):
+    """At label 1 and gamma 2, of m ** 2 · ℓ."""
+    p, m = 1 / (1 + mp.exp(-x)), 1 / (1 + mp.exp(x))
+    return m**2 * -x + 2 * m * (m - p) * mp.log1p(mp.exp(-x))
+
+
+absent = {"region": "a logit of -inf, label 0", "inside": certain_zero, "theirs": "nan"}
+absent |= {"args": (a([1, 0, -np.inf]), a([1, 0, 0])), "reason": "0 · inf; the class is absent"}
+entry("softmax_cross_entropy", truth=lambda: mp.log1p(mp.exp(-1)), **absent)
+entry(
+    "poly_loss_cross_entropy",
+    truth=lambda: mp.log1p(mp.exp(-1)) + 2 / (1 + mp.e),
+    **absent,
+)
+entry("ranking_softmax_loss", truth=lambda: mp.log1p(mp.exp(-1)), **absent)
+for name in ("softmax_cross_entropy", "poly_loss_cross_entropy"):
+    entry(
+        name,
+        "slope by a label that where leaves out",
+        args=(a([1, 0]), a([0.5, 0.5])),
+        options={"where": np.array([False, True])},
+        slope=1,
+        theirs="nan",
+        truth=lambda: 0,
+        reason="the class takes part in nothing",
+    )
+entry(
+    integer,
+    "a label of -1",
+    inside=lambda x, y, **o: np.asarray(y) < 0,
+    args=(a([[1, 2, 3]]), np.array([-1])),
+    theirs="0.40761",
+    truth=lambda: mp.nan,
+    reason="it is no class; there it is the last one",
+)
+entry(
+    integer,
+    "a label that where leaves out",
+    args=(a([[1, 2, 3]]), np.array([0])),
+    options={"where": np.array([[False, True, True]])},
+    theirs="2.3133",
+    truth=lambda: mp.inf,
+    reason="an absent class has probability 0",
+)
+for name in ("multiclass_hinge_loss", "multiclass_perceptron_loss"):
+    entry(
+        name,
+        "a label out of range",
+        inside=out_of_range,
+        args=(a([[1, 2, 3]]), np.array([3])),
+        theirs="4" if "hinge" in name else "3",
+        truth=lambda: mp.nan,
+        reason="it is no class; there it has a score of 0",
+    )
+impossible = {"region": "a log-prediction of -inf, target 0", "inside": certain_zero}
+impossible |= {"args": (a([0, -np.inf]), a([0.5, 0])), "theirs": "nan"}
+impossible |= {"reason": "0 · inf; 0 · log 0 is 0"}
+for name in ("kl_divergence", "generalized_kl_divergence", "convex_kl_divergence"):
+    more = 0 if name == "kl_divergence" else 0.5
+    entry(name, truth=lambda more=more: mp.log(0.5) / 2 + more, **impossible)
+entry(
+    "kl_divergence_with_log_targets",
+    "a log-target of -inf",
+    inside=lambda x, y, **o: np.any(np.isneginf(y), axis=-1),
+    args=(a([0, -1]), a([-1, -np.inf])),
+    theirs="nan",
+    truth=lambda: -mp.exp(-1),
+    reason="0 · inf; 0 · log 0 is 0",
+)
+entry(
+    "kl_divergence",
+    "a target of 0, slope by targets",
+    args=(a([-1, -1]), a([0, 0.5])),
+    slope=1,
+    theirs="nan",
+    truth=lambda: 1,
+    reason="0 · log 0 stays 0, and the rest is -log_predictions",
+)
+entry(
+    "multiclass_sparsemax_loss",
+    "scores that are not a matrix",
+    inside=lambda x, y: np.array(np.ndim(x) != 2),
+    args=(a([3, 0]), np.array(0)),
+    theirs="ValueError",
+    truth=lambda: 0,
+    reason="it maps over exactly one axis",
+)
+for name, option in (("dice_loss", "apply_softmax"), ("binary_dice_loss", "apply_sigmoid")):
+    entry(
+        name,
+        f"{option}=False under jit",
+        args=(a([[0.75, 0.25]]), a([[1, 0]])),
+        options={option: False},
+        theirs="TracerBoolConversionError",
+        truth=lambda name=name: mp.mpf(4) / 45 if name == "dice_loss" else 0.125,
+        reason="it looks at the sums of the rows",
+    )
+entry(
+    "smooth_labels",
+    "classes that where leaves out",
+    inside=lambda labels, alpha, where=True, **o: ~np.all(np.broadcast_to(where, labels.shape), -1),
+    args=(a([0, 1]), np.array(0.5)),
+    options={"where": np.array([False, True])},
+    theirs="0.5",
+    truth=lambda: 0,
+    reason="an absent class gets a share, and rows do not sum to 1",
+)
+entry(
+    "ntxent",
+    "no two labels alike",
+    inside=lambda x, y, **o: np.array(len(set(np.asarray(y).tolist())) == len(y)),
+    args=(a([1, 2], [2, 1]), np.array([0, 1])),
+    theirs="nan",
+    truth=lambda: 0,
+    reason="0/0; an anchor without a positive counts for nothing",
+)
+for degree, truth in ((1, lambda: 2), (3, lambda: mp.cbrt(9) - 1)):
+    entry(
+        "triplet_margin_loss",
+        f"norm_degree={degree}",
+        inside=lambda *arrays, norm_degree=2, **o: np.array(norm_degree % 2 == 1),
+        args=(a([0, 0]), a([1, 2]), a([2, 0])),
+        options={"norm_degree": degree, "eps": 0.0},
+        theirs="0" if degree == 1 else "nan",
+        truth=truth,
+        reason="differences are not made positive before the power",
+    )
+too_many = {"region": "more labels than steps", "theirs": "99999", "truth": lambda: mp.inf}
+too_many |= {"inside": lambda x, xp, y, yp, **o: (1 - yp).sum(1) > (1 - xp).sum(1)}
+too_many |= {"args": (np.zeros((1, 1, 3)), np.zeros((1, 1)), np.array([[1, 2]]), np.zeros((1, 2)))}
+too_many |= {"reason": "no path spells the labels; -1e5 stands for log 0"}
+entry("ctc_loss", **too_many)
+entry("ctc_loss_with_forward_probs", through=forward_probs, **too_many)
+refuse(
+    "ctc_loss",
+    "another `log_epsilon`",
+    *too_many["args"],
+    log_epsilon=-1e4,
+    says="log_epsilon must be left at -1e5",
+)
+refuse(
+    "ctc_loss_with_forward_probs",
+    "another `log_epsilon`",
+    *too_many["args"],
+    log_epsilon=-1e4,
+    says="log_epsilon must be left at -1e5",
+)
+refuse(
+    "dice_loss",
+    "`axis` with the classes",
+    np.ones((2, 3)),
+    np.ones((2, 3)),
+    axis=-1,
+    says="axis must leave out",
+)

@@ -1,9 +1,11 @@
 """torch: rows for `jaxloss.compat.torch`, and where torch is wrong."""
 
+import inspect
 import warnings
 
 import numpy as np
 import scipy.special
+from mpmath import mp
 
 import jaxloss.compat.torch
 from compat import UNITS, Peer, cotangent
@@ -23,9 +25,10 @@ def oracle(function, row, by):
             given = [tensor(a) for a in arrays]
             for position in by:
                 given[position].requires_grad_()
-            value = function(*given, **{k: tensor(v) for k, v in options.items()})
+            value = row.through(function, *given, **{k: tensor(v) for k, v in options.items()})
             weights = torch.tensor(cotangent(value.shape))
-            grads = torch.autograd.grad(value, [given[i] for i in by], weights)
+            chosen = [given[i] for i in by]
+            grads = torch.autograd.grad(value, chosen, weights) if by else ()
             yield [value.detach().numpy(), *(g.numpy() for g in grads)]
 
     def call(*arrays):
@@ -35,7 +38,14 @@ def oracle(function, row, by):
     return call
 
 
-PEER = Peer(name="torch", losses="torch.nn.functional", ours=jaxloss.compat.torch, oracle=oracle)
+PEER = Peer(
+    name="torch",
+    title="torch",
+    losses="torch.nn.functional",
+    is_loss=lambda name, function: "reduction" in inspect.signature(function).parameters,
+    ours=jaxloss.compat.torch,
+    oracle=oracle,
+)
 entry, refuse = PEER.entry, PEER.refuse
 NONE, MEAN, SUM = ({"reduction": name} for name in ("none", "mean", "sum"))
 # what torch's former arguments say, beside the reductions
@@ -179,7 +189,7 @@ STEPS = np.resize([7, 6, 5], UNITS)
 def spoken(rng, size):
     """7 steps of a batch, and labels of different lengths."""
     x = scipy.special.log_softmax(rng.normal(size=(7, UNITS, 5)), axis=-1)
-    return x, rng.integers(1, 5, (UNITS, 3)), STEPS, LENGTHS
+    return x, rng.integers(1, 4, (UNITS, 3)), STEPS, LENGTHS
 
 
 def spoken_at_once(rng, size):
@@ -190,6 +200,12 @@ def spoken_at_once(rng, size):
 def spoken_alone(rng, size):
     x, labels, *_ = spoken(rng, size)
     return x[:, 0], labels[0], np.array(7), np.array(3)
+
+
+def spoken_too_fast(rng, size):
+    """More labels than steps, in the last unit."""
+    x, labels, steps, lengths = spoken(rng, size)
+    return x, labels, np.where(np.arange(UNITS) == UNITS - 1, 0 * steps + 1, steps), 0 * lengths + 2
 
 
 C = np.array([0.5, 1.0, 2.0, 1.5])
@@ -259,4 +275,184 @@ row(distant, triplets)
 row(distant, triplets, distance_function=city_block, margin=0.5, swap=True)
 row("ctc_loss", spoken)
 row("ctc_loss", spoken_at_once, input_lengths=tuple(STEPS), target_lengths=tuple(LENGTHS))
-row("ctc_loss", spoken_alone, blank=0)
+row("ctc_loss", spoken_alone)
+row("ctc_loss", spoken, blank=4)
+row("ctc_loss", spoken_too_fast, zero_infinity=True)
+
+
+def a(*values):
+    return np.array(values[0] if len(values) == 1 else values, float)
+
+
+def all_ignored(x, y, *rest, ignore_index=-100, **options):
+    return np.array(y.dtype.kind == "i" and np.all(y == ignore_index))
+
+
+ignored = {"inside": all_ignored, "theirs": "nan", "truth": lambda: 0, "reason": "0/0 of a mean"}
+ignored |= {"region": "every label ignored", "args": (a([[1, 2]]), np.array([-100]))}
+entry("cross_entropy", **ignored)
+entry("nll_loss", **{**ignored, "args": (a([[-1, -2]]), np.array([-100]))})
+entry(
+    "linear_cross_entropy",
+    **{
+        **ignored,
+        "inside": lambda x, w, y, **o: all_ignored(x, y, **o),
+        "args": (a([[1, 2]]), np.eye(2), np.array([-100])),
+    },
+)
+for name in ("l1_loss", "mse_loss"):
+    entry(
+        name,
+        "weights that sum to 0",
+        args=(a([1]), a([0])),
+        options={"weight": a([0])},
+        theirs="nan",
+        truth=lambda: 0,
+        reason="0/0 of a mean",
+    )
+    entry(
+        name,
+        "no elements",
+        args=(a([]), a([])),
+        theirs="nan",
+        truth=lambda: 0,
+        reason="0/0 of a mean; the same for every loss",
+    )
+entry(
+    "cross_entropy",
+    "a logit of -inf, probability 0",
+    inside=lambda x, y, **o: np.array(y.dtype.kind == "f" and np.any(np.isneginf(x) & (y == 0))),
+    args=(a([[1, 0, -np.inf]]), a([[1, 0, 0]])),
+    theirs="nan",
+    truth=lambda: mp.log1p(mp.exp(-1)),
+    reason="0 · inf; the class is absent",
+)
+for name, error in (("cross_entropy", "IndexError"), ("nll_loss", "IndexError")):
+    entry(
+        name,
+        "a label out of range",
+        inside=lambda x, y, **o: (y >= x.shape[1]) if y.dtype.kind == "i" else np.array(False),
+        args=(a([[-1, -2]]), np.array([2])),
+        theirs=error,
+        truth=lambda: mp.nan,
+        reason="an array's values raise nothing under jit; checked names them",
+    )
+entry(
+    "binary_cross_entropy_with_logits",
+    "a logit of ±inf",
+    inside=lambda x, y, **o: np.isinf(x).any(-1),
+    args=(a([np.inf]), a([1])),
+    theirs="nan",
+    truth=lambda: 0,
+    reason="0 · inf; certain and right",
+)
+entry(
+    "binary_cross_entropy",
+    "held impossible, slope",
+    args=(a([0]), a([1])),
+    slope=0,
+    theirs="-1e+12",
+    truth=lambda: 0,
+    reason="the value is the constant 100",
+)
+entry(
+    "gaussian_nll_loss",
+    "var below eps, slope by var",
+    args=(a([1]), a([0]), a([1e-8])),
+    slope=2,
+    theirs="-5e+11",
+    truth=lambda: 0,
+    reason="the value is that of eps, a constant",
+)
+entry(
+    "gaussian_nll_loss",
+    "a negative var",
+    inside=lambda x, y, v, **o: (v < 0).reshape(len(v), -1).any(-1),
+    args=(a([1]), a([0]), a([-1])),
+    theirs="ValueError",
+    truth=lambda: mp.nan,
+    reason="an array's values raise nothing under jit; checked names them",
+)
+entry(
+    "poisson_nll_loss",
+    "full=True, a target above 1",
+    inside=lambda x, y, full=False, **o: full & np.any(y > 1, axis=-1),
+    args=(a([0]), a([3])),
+    options={"full": True},
+    theirs="2.7641",
+    truth=lambda: 1 + mp.log(6),
+    reason="log target! by the first terms of Stirling's series",
+)
+entry(
+    "kl_div",
+    "an input of -inf, target 0",
+    inside=lambda x, y, **o: np.any(np.isneginf(x) & (y == 0), axis=-1),
+    args=(a([-np.inf]), a([0])),
+    theirs="nan",
+    truth=lambda: 0,
+    reason="0 · inf; 0 · log 0 is 0",
+)
+entry(
+    "kl_div",
+    "a log-target of -inf",
+    inside=lambda x, y, log_target=False, **o: log_target & np.isneginf(y).any(-1),
+    args=(a([-1]), a([-np.inf])),
+    options={"log_target": True},
+    theirs="nan",
+    truth=lambda: 0,
+    reason="0 · inf; 0 · log 0 is 0",
+)
+entry(
+    "soft_margin_loss",
+    "a score of -710 or less on the wrong side",
+    inside=lambda x, y, **o: np.any(-x * y > 709, axis=-1),
+    args=(a([-1000]), a([1])),
+    theirs="inf",
+    truth=lambda: 1000,
+    reason="the exponential overflows",
+)
+entry(
+    "multilabel_margin_loss",
+    "a class that is listed twice",
+    args=(a([0, 1]), np.array([0, 0])),
+    theirs="2",
+    truth=lambda: 1,
+    reason="labels are a set; there it counts twice",
+)
+entry(
+    "ctc_loss",
+    "more labels than steps, slope",
+    args=(np.log(np.full((1, 1, 4), 0.25)), np.array([[1, 2]]), np.array([1]), np.array([2])),
+    slope=0,
+    theirs="nan",
+    truth=lambda: 0,
+    reason="the value is inf whatever the input",
+)
+refuse(
+    "binary_cross_entropy_with_logits",
+    "a `pos_weight` of two axes",
+    np.ones((2, 2)),
+    np.ones((2, 2)),
+    pos_weight=np.ones((2, 2)),
+    says="pos_weight must vary along one axis",
+)
+linear = (np.ones((2, 3)), np.ones((4, 3)), np.zeros(2, int))
+refuse("linear_cross_entropy", "`options`", *linear, options=object(), says="options of torch's")
+refuse(
+    "linear_cross_entropy",
+    "a `linear_weight` of more than two axes",
+    linear[0],
+    np.ones((4, 2, 3)),
+    np.zeros((2, 2), int),
+    says="linear_weight must be",
+)
+refuse(
+    "linear_cross_entropy",
+    "probabilities",
+    *linear[:2],
+    np.full((2, 4), 0.25),
+    says="target must be class indices",
+)
+refuse(
+    "triplet_margin_loss", "`p` below 1", *np.ones((3, 2, 2)), p=0.5, says="norm must be 1 or more"
+)
