@@ -24,7 +24,7 @@ Alphas: TypeAlias = tuple[Array, Array]
 @jax.custom_jvp
 def ctc(logits: Array, classes: Array, lengths: Array, kept: Array | None) -> Array:
     """-log Σ p of the paths that spell the labels; +∞, with derivatives 0, where there is none."""
-    log_probs = _log_probs(logits, classes)
+    log_probs = _log_probs(logits, classes, lengths)
     return _cost(_log_likelihood(log_probs, classes, lengths, kept))
 
 
@@ -33,7 +33,7 @@ def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, A
     logits, classes, lengths, kept = primals
     log_likelihood, posterior = jax.vjp(
         lambda log_probs: _log_likelihood(log_probs, classes, lengths, kept),
-        _log_probs(logits, classes),
+        _log_probs(logits, classes, lengths),
     )
     (mass,) = posterior(jnp.ones_like(log_likelihood))
     possible = ~jnp.isneginf(log_likelihood)[..., None, None]
@@ -64,7 +64,7 @@ def forward_log_probs(logits: Array, classes: Array, lengths: Array, kept: Array
 
     After the last step a prefix may end either way, and the first of the two has them both.
     """
-    log_probs = _log_probs(logits, classes)
+    log_probs = _log_probs(logits, classes, lengths)
     _, (blanks, labels), shifts = _forward(log_probs, classes, kept)
     shift = jnp.cumsum(shifts, axis=0)
     last = log_add(blanks[-1:], labels[-1:])
@@ -72,10 +72,13 @@ def forward_log_probs(logits: Array, classes: Array, lengths: Array, kept: Array
     return blanks, labels[..., 1:] + shift
 
 
-def _log_probs(logits: Array, classes: Array) -> Array:
-    """log softmax of the classes, `[steps, *units, length + 1]`."""
+def _log_probs(logits: Array, classes: Array, lengths: Array) -> Array:
+    """log softmax of the classes, `[steps, *units, length + 1]`; -∞ of what is no label."""
+    place = jax.lax.broadcasted_iota(lengths.dtype, classes.shape, classes.ndim - 1)
     log_probs = over_classes.log_softmax(logits)
-    return jnp.moveaxis(jnp.take_along_axis(log_probs, classes[..., None, :], axis=-1), -2, 0)
+    picked = jnp.take_along_axis(log_probs, classes[..., None, :], axis=-1)
+    there = (place <= lengths[..., None])[..., None, :]
+    return jnp.moveaxis(jnp.where(there, picked, -jnp.inf), -2, 0)
 
 
 def _log_likelihood(log_probs: Array, classes: Array, lengths: Array, kept: Array | None) -> Array:
@@ -85,25 +88,28 @@ def _log_likelihood(log_probs: Array, classes: Array, lengths: Array, kept: Arra
 
 
 def _forward(log_probs: Array, classes: Array, kept: Array | None) -> tuple[Alphas, Alphas, Array]:
-    """The last alphas, all of them, and what every step took off them to keep them near 0."""
-    most = jax.lax.stop_gradient(jnp.max(log_probs, axis=-1, keepdims=True))
+    """The last alphas, all of them, and what every step took off them so that the top is 0."""
     there = None if kept is None else jnp.moveaxis(kept, -1, 0)[..., None]
-    counts = ~jnp.isneginf(most) if there is None else ~jnp.isneginf(most) & there
-    shifts = jnp.where(counts, most, 0)
     repeats = classes == _shifted(classes, -1, -1)
 
-    def step(alphas: Alphas, now: tuple[Array, Array | None]) -> tuple[Alphas, Alphas]:
+    def step(
+        alphas: Alphas, now: tuple[Array, Array | None]
+    ) -> tuple[Alphas, tuple[Alphas, Array]]:
         (blanks, labels), (log_prob, there) = alphas, now
         either = log_add(blanks, labels)
         before = _shifted(jnp.where(repeats, blanks, either), 1, -jnp.inf)
         after = either + log_prob[..., :1], log_add(labels, before) + log_prob
+        top = jax.lax.stop_gradient(jnp.max(jnp.maximum(*after), axis=-1, keepdims=True))
+        shift = jnp.where(jnp.isneginf(top), 0, top)
+        after = after[0] - shift, after[1] - shift
         if there is not None:
+            shift = jnp.where(there, shift, 0)
             after = jax.tree.map(lambda new, old: jnp.where(there, new, old), after, alphas)
-        return after, after
+        return after, (after, shift)
 
-    none = jnp.full_like(log_probs[0], -jnp.inf)
+    none = jnp.full_like(classes, -jnp.inf, dtype=log_probs.dtype)
     start = jnp.where(over_classes.hit(none, jnp.zeros_like(classes[..., 0])), 0, none), none
-    last, every = jax.lax.scan(step, start, (log_probs - shifts, there))
+    last, (every, shifts) = jax.lax.scan(step, start, (log_probs, there))
     return last, every, shifts
 
 
