@@ -13,6 +13,10 @@ from jaxloss.cli.catalogue import entries
 LINES = lines()
 # inputs on which a peer means what its documentation says; the others: the row's own
 INPUTS = {
+    "ctc_loss_with_forward_probs": lambda rng, units: (
+        rng.normal(size=(units, 5, 4)),
+        rng.integers(1, 4, (units, 2)),
+    ),
     "js_divergence": lambda rng, units: tuple(np.log(rng.dirichlet(np.ones(5), (2, units)))),
     "smooth_labels": lambda rng, units: (rng.dirichlet(np.ones(5), units), 0.2),
     "pairwise_distances": lambda rng, units: (rng.normal(size=(units, 3)), rng.normal(size=(4, 3))),
