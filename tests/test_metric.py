@@ -225,3 +225,13 @@ def test_norms_of_triplets(norm, rng):
         wide = 2 * h if norm > 1 else h
         if np.isfinite(norm):
             np.testing.assert_allclose(of_norm, (up - down) / wide, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("norm", "slope"),
+    [(1.0, [1, -1, 0]), (2.0, [0.5**0.5, -(0.5**0.5), 0]), (np.inf, [0.5, -0.5, 0])],
+)
+def test_equal_differences_share_the_gradient_of_a_norm(norm, slope):
+    a, far = jnp.array([[2.0, -2.0, 0.0]]), jnp.array([[0.0, 0.0, 0.0]])
+    loss = functools.partial(jaxloss.triplet_margin_loss, norm=norm, margin=9.0)
+    np.testing.assert_allclose(jax.grad(loss)(a, far, jax.lax.stop_gradient(a))[0], slope)
