@@ -45,7 +45,7 @@ def test_values_and_gradients_are_the_peers(peer, row):
     oracle = peer.oracle(peer.theirs()[row.name], row, by)
     for dtype in (np.float32, np.float64):
         compat.check(mine, oracle, row, peer.entries, dtype)
-    assert not compat.idle_options(mine, row, peer.entries)
+    assert not compat.idle_options(peer, row)
 
 
 @pytest.mark.parametrize(("peer", "entry"), of_every_peer("entries"))

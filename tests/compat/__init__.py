@@ -232,7 +232,8 @@ def inputs_of(row, entries, dtype):
 
 def outside(arrays, bad):
     """Good units in the place of bad ones."""
-    bad = np.broadcast_to(bad.reshape(len(bad), -1).any(axis=1) if bad.ndim else bad, UNITS)
+    of_units = bad.reshape(UNITS, -1).any(axis=1) if bad.shape[:1] == (UNITS,) else bad.any()
+    bad = np.broadcast_to(of_units, UNITS)
     assert not bad.all(), "every unit is in the region"
     take = np.where(bad, np.flatnonzero(~bad)[0], np.arange(UNITS))
     return tuple(a[take] if a.ndim and len(a) == UNITS else a for a in arrays)
@@ -288,17 +289,23 @@ def check(function, oracle, row, entries, dtype):
             agree(f"{row.name} {options} {name}", np.asarray(g), w, allowed)
 
 
-def idle_options(function, row, entries):
-    """The options of the row that change no value; those that an entry is about may."""
-    arrays, parameters = inputs_of(row, entries, np.float64), inspect.signature(function).parameters
-    known = {key for entry in entries if entry.name == row.name for key in entry.options}
-    keys = [
-        k
-        for k in row.options
-        if k not in known and parameters[k].default is not inspect.Parameter.empty
-    ]
+def idle_options(peer, row):
+    """The options of the row that change no value; those that an entry is about may.
+
+    It asks the peer, to which the row has us equal.
+    """
+    function, arrays = peer.theirs()[row.name], inputs_of(row, peer.entries, np.float64)
+    optional = {
+        k for k, p in inspect.signature(function).parameters.items() if p.default is not p.empty
+    }
+    known = {key for entry in peer.entries if entry.name == row.name for key in entry.options}
+    keys = [k for k in row.options if k in optional - known]
     calls = [{k: v for k, v in row.options.items() if k != without} for without in [None, *keys]]
-    values = of_jax(function, dataclasses.replace(row, options={}, variants=calls), ())(*arrays)
+    chosen = dataclasses.replace(row, options={}, variants=calls)
+    try:
+        values = peer.oracle(function, chosen, ())(*arrays) if keys else [[0]]
+    except ValueError:  # a call without it is none
+        return []
     first, *others = ([np.asarray(value) for value in results] for results in values)
     return [k for k, other in zip(keys, others, strict=True) if same(first[0], other[0])]
 

@@ -115,7 +115,7 @@ def classes_in_a_column(rng, size):
 
 
 def classes_of_shares(rng, size):
-    return rng.integers(4, size=UNITS), rng.uniform(0.1, 2, (UNITS, 4))
+    return np.resize(np.arange(4), UNITS), rng.uniform(0.1, 2, (UNITS, 4))
 
 
 def classes_of_distributions(rng, size):
