@@ -30,9 +30,9 @@ def test_examples_print_what_the_comments_say():
     comments = [
         re.findall(r"print\(.*#\s*(.*?)(?:: .*)?$", block, re.MULTILINE) for block in BLOCKS
     ]
-    assert len(BLOCKS) == 2 and len(comments[0]) == 3
-    assert printed_by(BLOCKS[0]) == comments[0]
-    assert len(printed_by(BLOCKS[1])) == 1
+    assert [len(each) for each in comments] == [3, 2, 0]
+    assert [printed_by(block) for block in BLOCKS[:2]] == comments[:2]
+    assert len(printed_by(BLOCKS[2])) == 1
 
 
 def test_opening_is_short():
