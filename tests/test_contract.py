@@ -435,6 +435,18 @@ def test_nan_stays_in_its_unit(case, rng):
         assert np.asarray(units)[2] and (case.kind == "coupled" or units.sum() == 1)
 
 
+@law(losses=True)
+def test_nan_shows_in_a_large_batch(case, rng):
+    """Where XLA works on vectors too: its maximum and its exp may lose a NaN there."""
+    units = 64 if case.kind == "coupled" else 1024
+    arrays, loss = arrays_of(case, rng, (units,)), jax.jit(options_of(case))
+    assert np.isfinite(loss(*arrays))
+    for argument in set(floats_of(arrays)) - set(case.shared):
+        bad = poisoned(case, arrays, np.arange(units) != 2, np.nan)[argument]
+        value = loss(*arrays[:argument], bad, *arrays[argument + 1 :])
+        assert not np.isfinite(value), case.names()[argument]
+
+
 @law("plain", only=has_class_indices)
 def test_label_out_of_range_is_loud(case, rng):
     """NaN in the value and in the gradient of that unit, of every integer dtype; never wrapped."""

@@ -43,7 +43,7 @@ def loss_options(entry: Entry, given: Sequence[str]) -> dict[str, Option]:
             raise unknown(f"{entry.name} has no option", name, [p.name for p in own])
         found[name] = _value(name, value)
     for p in own:
-        if p.default is p.empty and p.name not in found:
+        if entry.learns and p.default is p.empty and p.name not in found:
             raise Mistake(f"{entry.name} needs its {p.name}: say --loss-option {p.name}=...")
     return found
 

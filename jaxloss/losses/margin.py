@@ -338,7 +338,7 @@ def multi_margin_loss(
     c, absent = class_options.per_class(class_weights, scores), jnp.isneginf(scores)
     lags = scores - over_classes.at(scores, labels)[..., None]
     lags = jnp.where(over_classes.hit(scores, labels) | absent, -jnp.inf, lags)
-    hinges = jnp.maximum(0, margin + lags)
+    hinges = numerics.positive_part(margin + lags)
     classes = jnp.sum(~absent, axis=-1, dtype=scores.dtype)
     shares, counts = class_options.weighted_at(1 / classes, labels, c)
     values = jnp.sum(hinges ** (p - 1) * (hinges * shares[..., None]), axis=-1)

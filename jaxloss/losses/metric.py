@@ -422,8 +422,8 @@ def _circle(
 ) -> tuple[Array, Array]:
     s = distances.pairwise_cosine_similarities(embeddings, embeddings)
     constant = jax.lax.stop_gradient((s, margin))
-    a_p = jnp.maximum(0, 1 + constant[1] - constant[0])
-    a_n = jnp.maximum(0, constant[1] + constant[0])
+    a_p = numerics.positive_part(1 + constant[1] - constant[0])
+    a_n = numerics.positive_part(constant[1] + constant[0])
     positive = pairs.positive_pairs(labels, where=where)
     negative = pairs.negative_pairs(labels, where=where)
     pull = jnp.where(positive, -gamma * a_p * (s - (1 - margin)), -jnp.inf)
