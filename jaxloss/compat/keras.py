@@ -2,8 +2,10 @@
 
 `import jaxloss.compat.keras as losses` is the whole migration. Probabilities and divisors are kept
 at `EPSILON` or more, which is Keras' default, and labels of a hinge may be 0 and 1. Keras' own
-formulas stay where they are no mistake: `alpha` of `tversky` counts what is missed, and a
-`categorical_hinge` has one more class, of score 0. The arithmetic is float32 or more.
+formulas stay where they say what they do: `alpha` of `tversky` counts what is missed, a
+`categorical_hinge` has one more class, of score 0, and logarithmic errors see nothing below
+`EPSILON`. A class such as `keras.losses.Huber` is the mean of its function. The arithmetic is
+float32 or more.
 
 Where Keras is wrong, what it gives and what is given here:
 
@@ -59,9 +61,7 @@ from jaxloss.losses import (
     regression,
     sequence,
 )
-from jaxloss.losses import (
-    margin as margins,
-)
+from jaxloss.losses import margin as margins
 from jaxloss.parts import overlap
 from jaxloss.parts import targets as parts
 

@@ -86,14 +86,7 @@ from jaxloss.compat.optax_sets import (
 from jaxloss.compat.optax_sets import ntxent as ntxent
 from jaxloss.compat.optax_sets import ranking_softmax_loss as ranking_softmax_loss
 from jaxloss.compat.optax_sets import triplet_margin_loss as triplet_margin_loss
-from jaxloss.losses import (
-    binary,
-    divergence,
-    imbalance,
-    margin,
-    multiclass,
-    regression,
-)
+from jaxloss.losses import binary, divergence, imbalance, margin, multiclass, regression
 from jaxloss.parts import targets as parts
 
 Axis = int | tuple[int, ...] | None

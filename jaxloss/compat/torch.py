@@ -79,13 +79,7 @@ from jaxloss.compat.torch_margins import (
 )
 from jaxloss.core import inputs, reductions
 from jaxloss.fused import linear
-from jaxloss.losses import (
-    binary,
-    divergence,
-    likelihood,
-    multiclass,
-    regression,
-)
+from jaxloss.losses import binary, divergence, likelihood, multiclass, regression
 
 
 def l1_loss(
@@ -249,7 +243,8 @@ def cross_entropy(
         labels = _classes_last(target)
         values = multiclass.softmax_cross_entropy(logits, labels, **options, reduction=None)
         return reductions.reduce(values, where=None, weights=None, reduction=how)
-    loss, kept = multiclass.softmax_cross_entropy_with_integer_labels, target != ignore_index
+    loss = multiclass.softmax_cross_entropy_with_integer_labels
+    kept = jnp.asarray(target) != ignore_index
     return loss(logits, target, **options, where=kept, reduction=how)
 
 

@@ -234,7 +234,8 @@ row("make_fenchel_young_loss", soft, through=fenchel_young)
 for options in ({}, {"temperature": 0.5}):
     row("ntxent", embedded, **options)
 row("triplet_margin_loss", triplets)
-row("triplet_margin_loss", triplets, axis=0, norm_degree=4, margin=0.5, eps=0.25)
+# a slope is a difference of slopes of up to 1
+row("triplet_margin_loss", triplets, axis=0, norm_degree=4, margin=0.5, eps=0.25, scale=1.0)
 row("ranking_softmax_loss", lists)
 row("ranking_softmax_loss", lists, where=SOME, weights=EACH, by=(0,))
 row("ranking_softmax_loss", lists, where=SOME, reduce_fn=jnp.sum, by=(0,))
