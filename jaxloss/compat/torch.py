@@ -51,8 +51,7 @@ What is refused, with a ValueError:
 
     binary_cross_entropy_with_logits: a `pos_weight` of two axes
     linear_cross_entropy: `options`
-    linear_cross_entropy: a `linear_weight` of more than two axes
-    linear_cross_entropy: probabilities
+    linear_cross_entropy: `ignore_index` of probabilities, as there
     triplet_margin_loss: `p` below 1
 """
 
@@ -280,14 +279,23 @@ def linear_cross_entropy(
     label_smoothing: ArrayLike = 0.0,
     options: None = None,
 ) -> Array:
-    """`jaxloss.linear_softmax_cross_entropy` of class indices; `linear_weight` is the transpose."""
+    """`jaxloss.linear_softmax_cross_entropy`; `linear_weight` is the transpose of its `head`.
+
+    With axes between the classes and the features, or targets that are probabilities, it is
+    `cross_entropy` of the logits.
+    """
     if options is not None:
         raise ValueError("options of torch's blocks have no meaning here and must be None.")
-    if jnp.ndim(linear_weight) != 2:
-        raise ValueError("linear_weight must be [classes, features]: for more axes, vmap it.")
-    if not jnp.issubdtype(jnp.asarray(target).dtype, jnp.integer):
-        raise ValueError("target must be class indices; of distributions, use cross_entropy.")
-    kept = jnp.asarray(target) != (-100 if ignore_index is None else ignore_index)
+    shares = {"weight": weight, "label_smoothing": label_smoothing, "reduction": reduction}
+    ignored = -100 if ignore_index is None else ignore_index
+    of_indices = jnp.issubdtype(jnp.asarray(target).dtype, jnp.integer)
+    if jnp.ndim(linear_weight) > 2 or not of_indices:
+        if ignore_index is not None and not of_indices:
+            raise ValueError("ignore_index is of class indices: target must be integers.")
+        logits = jnp.tensordot(input, linear_weight, axes=(-1, -1))
+        if linear_bias is not None:
+            logits = logits + jnp.broadcast_to(linear_bias, logits.shape)
+        return cross_entropy(logits, target, ignore_index=ignored, **shares)
     return linear.linear_softmax_cross_entropy(
         input,
         jnp.transpose(linear_weight),
@@ -295,7 +303,7 @@ def linear_cross_entropy(
         bias=linear_bias,
         class_weights=weight,
         label_smoothing=label_smoothing,
-        where=kept,
+        where=jnp.asarray(target) != ignored,
         reduction=reduction_of(reduction),
     )
 

@@ -186,6 +186,16 @@ LENGTHS = np.resize([3, 2, 0, 1], UNITS)
 STEPS = np.resize([7, 6, 5], UNITS)
 
 
+def embedded_and_soft(rng, size):
+    return *embedded(rng, size)[:2], rng.dirichlet(np.ones(5), UNITS)
+
+
+def embedded_in_pixels(rng, size):
+    """Of two pixels each has a head of its own."""
+    labels = np.resize(np.arange(5), (UNITS, 2))
+    return rng.normal(size=(UNITS, 4)), rng.normal(size=(5, 2, 4)), labels
+
+
 def spoken(rng, size):
     """7 steps of a batch, and labels of different lengths."""
     x = scipy.special.log_softmax(rng.normal(size=(7, UNITS, 5)), axis=-1)
@@ -209,6 +219,7 @@ def spoken_too_fast(rng, size):
 
 
 C = np.array([0.5, 1.0, 2.0, 1.5])
+BIAS = np.arange(10.0).reshape(5, 2) / 4
 EACH = np.resize([0.5, 1.0, 2.0], (UNITS, 4))
 for name in ("l1_loss", "mse_loss"):
     row(name, reals, variants=FORMER)
@@ -248,6 +259,8 @@ row(
     ignore_index=2,
     label_smoothing=0.25,
 )
+row("linear_cross_entropy", embedded_and_soft, label_smoothing=0.25)
+row("linear_cross_entropy", embedded_in_pixels, linear_bias=BIAS, ignore_index=2)
 row("kl_div", of_log_probs, variants=(NONE, MEAN, SUM, {"reduction": "batchmean"}))
 row("kl_div", two_logs, variants=FORMER, log_target=True)
 row("soft_margin_loss", signs, variants=FORMER, by=(0,))
@@ -451,18 +464,11 @@ linear = (np.ones((2, 3)), np.ones((4, 3)), np.zeros(2, int))
 refuse("linear_cross_entropy", "`options`", *linear, options=object(), says="options of torch's")
 refuse(
     "linear_cross_entropy",
-    "a `linear_weight` of more than two axes",
-    linear[0],
-    np.ones((4, 2, 3)),
-    np.zeros((2, 2), int),
-    says="linear_weight must be",
-)
-refuse(
-    "linear_cross_entropy",
-    "probabilities",
+    "`ignore_index` of probabilities, as there",
     *linear[:2],
     np.full((2, 4), 0.25),
-    says="target must be class indices",
+    ignore_index=0,
+    says="ignore_index is of class indices",
 )
 refuse(
     "triplet_margin_loss", "`p` below 1", *np.ones((3, 2, 2)), p=0.5, says="norm must be 1 or more"
