@@ -171,7 +171,8 @@ def losses(
 
 def _migration(peer: str, query: str) -> None:
     found = catalogue.counterparts(peer, query)
-    module = os.path.commonprefix([each.there.split("(")[0] for each in found]).rpartition(".")[0]
+    modules = [each.there.split("(")[0].rpartition(".")[0] for each in found]
+    module = os.path.commonpath([name.replace(".", "/") for name in modules]).replace("/", ".")
     grid = Grid(box=None, header_style="bold")
     for head in (f"{module}.", "jaxloss.", "Note"):
         grid.add_column(head, overflow="fold")
