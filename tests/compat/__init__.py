@@ -205,7 +205,8 @@ def load() -> list[Peer]:
 def _text(value):
     if callable(value):
         return getattr(value, "__name__", "function")
-    return str(np.asarray(value).tolist()).replace(" ", "")
+    text = str(np.asarray(value).tolist()).replace(" ", "")
+    return text if len(text) < 30 else f"{np.shape(value)}".replace(" ", "")
 
 
 def is_float(array):

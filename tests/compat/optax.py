@@ -242,7 +242,6 @@ row("ranking_softmax_loss", lists, where=SOME, reduce_fn=jnp.sum, by=(0,))
 row("ranking_softmax_loss", lists, where=SOME, reduce_fn=None, by=(0,))
 row("ctc_loss", spoken, by=(0,))
 row("ctc_loss", spoken, by=(0,), blank_id=4)
-row("ctc_loss_with_forward_probs", spoken, by=(0,), through=forward_probs)
 row("ctc_loss_with_forward_probs", spoken, by=(0,), blank_id=4, through=forward_probs)
 
 
