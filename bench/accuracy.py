@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import platform
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -28,16 +28,16 @@ from rich.console import Console
 
 from bench.exact import Digits, digits, numpy_of_objects
 from bench.faults import misused, not_finite, polluted
-from bench.oracles import Case, Line, harness, lines_of, per_unit_of, quiet
+from bench.oracles import Call, Case, Result, callers, harness, lines_of, quiet
 
-STEP, NUDGE, DRAWS = mpmath.mpf("1e-26"), mpmath.mpf("1e-9"), 3
+STEP, NUDGE, DRAWS = mpmath.mpf("1e-26"), mpmath.mpf("1e-9"), 2
 DTYPES: dict[str, Any] = {
     "float32": jnp.float32,
     "float64": jnp.float64,
     "bfloat16": jnp.bfloat16,
     "float16": jnp.float16,
 }
-Result = tuple[np.ndarray, list[np.ndarray]]
+Scaled = tuple[Call, float]  # and how many times ours its values are
 
 
 @dataclasses.dataclass
@@ -160,20 +160,37 @@ def _slope(
     case: Case, objects: list[Any], dtype: Any, argument: int, index: Any, rng: Any
 ) -> Slope:
     """The derivative, what one ulp of the inputs does to it, and where it is not one."""
-    info = jnp.finfo(dtype)
-    exact, left, right, size = _differences(case, objects, dtype, argument, index)
+    info, step = jnp.finfo(dtype), _steps(objects[argument][index])
+    down, here, up = (_rise(case, objects, dtype, argument, index, s * step) for s in (-1, 0, 1))
+    exact, left, right = (up - down) / (2 * step), (here - down) / step, (up - here) / step
     moves = []
     for _ in range(DRAWS):
         moved = [_nudged(a, rng) if _wide(a) else a for a in objects]
-        moves.append((_differences(case, moved, dtype, argument, index)[0] - exact) / NUDGE)
+        down, up = (_rise(case, moved, dtype, argument, index, s * step) for s in (-1, 1))
+        moves.append(((up - down) / (2 * step) - exact) / NUDGE)
     floats = [np.shape(a)[1:] if case.kind == "plain" else a.shape for a in objects if _wide(a)]
     inputs = sum(np.prod(shape) for shape in floats)
     root = np.sqrt(inputs * np.mean([m.astype(float) ** 2 for m in moves], axis=0))
     unit = float(info.eps) * (root + np.abs(exact.astype(float))) + float(info.tiny)
     apart = np.abs((left - right).astype(float)) > 1e-6 * unit
-    drowned = np.abs((exact / size).astype(float)) < 1e-100
+    drowned = np.abs((exact * step / here).astype(float)) < 1e-100
     drowned &= exact.astype(float) != 0
     return Slope(argument, index, exact, unit, apart | drowned | ~np.isfinite(unit))
+
+
+def _steps(element: Any) -> np.ndarray:
+    return np.frompyfunc(lambda x: Digits(abs(x.x) or 1) * STEP, 1, 1)(np.atleast_1d(element))
+
+
+def _rise(
+    case: Case, objects: list[Any], dtype: Any, argument: int, index: Any, by: np.ndarray
+) -> np.ndarray:
+    """The truth where an element of every unit, or of one, is moved: per unit, or summed."""
+    moved = [np.array(a) if i == argument else a for i, a in enumerate(objects)]
+    at_once = case.kind == "plain" and argument not in case.shared
+    moved[argument][index] = moved[argument][index] + (by if at_once else by[0])
+    values = _exactly(case, moved, dtype, at=objects[0])
+    return values.reshape(len(values), -1).sum(1) if at_once else np.asarray([values.sum()])
 
 
 def _wide(array: np.ndarray) -> bool:
@@ -184,32 +201,10 @@ def _nudged(array: np.ndarray, rng: Any) -> np.ndarray:
     return array * (1 + NUDGE * rng.choice([-1, 1], array.shape).astype(object))
 
 
-def _differences(
-    case: Case, objects: list[Any], dtype: Any, argument: int, index: Any
-) -> tuple[np.ndarray, ...]:
-    """The central difference, those of the two sides, and the size of what is subtracted."""
-    step = np.frompyfunc(lambda x: Digits(abs(x.x) or 1) * STEP, 1, 1)(objects[argument][index])
-    at_once = case.kind == "plain" and argument not in case.shared
-
-    def rise(sign: int) -> np.ndarray:
-        moved = [np.array(a) if i == argument else a for i, a in enumerate(objects)]
-        moved[argument][index] = moved[argument][index] + sign * step
-        values = _exactly(case, moved, dtype, at=objects[0])
-        return values.reshape(len(values), -1).sum(1) if at_once else np.asarray([values.sum()])
-
-    down, here, up = (rise(sign) for sign in (-1, 0, 1))
-    sides = (up - down) / (2 * step), (here - down) / step, (up - here) / step
-    return *map(np.atleast_1d, sides), np.atleast_1d(np.abs(here) / step)
-
-
-def measure(case: Case, lines: dict[str, Line], name: str, points: int) -> dict[str, Errors]:
+def measure(case: Case, calls: dict[str, Scaled], name: str, points: int) -> dict[str, Errors]:
     """Errors of ours and of each peer, in one dtype."""
     dtype = DTYPES[name]
-    errors = {who: Errors() for who in ("jaxloss", *lines)}
-    calls: dict[str, tuple[Callable[..., Result], float]] = {
-        "jaxloss": (lambda arrays: harness.run(case, harness.per_unit(case), arrays), 1.0)
-    }
-    calls |= {who: per_unit_of(case, line) for who, line in lines.items()}
+    errors = {who: Errors() for who in calls}
     with jax.enable_x64(dtype == jnp.float64):
         for truth in truths(case, dtype, points):
             given = harness.typed(truth.arrays, dtype)
@@ -222,17 +217,21 @@ def measure(case: Case, lines: dict[str, Line], name: str, points: int) -> dict[
 def rows_of(case: Case, points: int, peers: tuple[str, ...]) -> dict[str, list[list[str]]]:
     """The rows of one loss for each table: one per dtype, and one of what becomes of bad input."""
     lines = lines_of(case, peers) if case.kind == "plain" else {}
+    calls = callers(case, lines)
+    scaled = {
+        who: (call, lines[who].factor() if who in lines else 1) for who, call in calls.items()
+    }
     tables: dict[str, list[list[str]]] = {}
     with quiet():
         for name, dtype in DTYPES.items():
-            errors = measure(case, lines, name, points)
+            errors = measure(case, scaled, name, points)
             with jax.enable_x64(dtype == jnp.float64):
-                extremes = not_finite(case, lines, dtype)
+                extremes = not_finite(case, calls, dtype, points)
             tables[name] = [
                 [str(case), who, *each.cells(), extremes.get(who, "-")]
                 for who, each in errors.items()
             ]
-        misuse, leaks = misused(case, lines), polluted(case, lines)
+        misuse, leaks = misused(case, lines), polluted(case, calls)
     tables["bad input"] = [[str(case), who, misuse[who], leaks[who]] for who in ("jaxloss", *lines)]
     return tables
 

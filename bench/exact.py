@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,7 +22,7 @@ class Digits:
     __slots__ = ("x",)
 
     def __init__(self, x: Any) -> None:
-        self.x = x.x if isinstance(x, Digits) else _number(x)
+        self.x = _number(x)
 
     def __float__(self) -> float:
         return float(self.x)
@@ -38,34 +39,39 @@ class Digits:
 
 def _number(x: Any) -> Any:
     """Exactly what x is: a long double has more digits than a float."""
-    if hasattr(x, "_mpf_"):
+    kind = type(x)
+    if kind is Digits:
+        return x.x
+    if kind is mpmath.mpf:
         return x
+    if kind is int:
+        return mpmath.mpf(x)
     high = float(x)
-    if np.isinf(high) and np.isfinite(x):
+    if kind is not np.longdouble:
+        return mpmath.mpf(high)
+    if math.isinf(high):
         return mpmath.mpf(str(x))
-    return mpmath.mpf(high) + (float(x - type(x)(high)) if type(x) is np.longdouble else 0)
+    return mpmath.mpf(high) + float(x - np.longdouble(high))
 
 
-def _binary(name: str) -> None:
-    function: Callable[[Any, Any], Any] = getattr(operator, name)
-
+def _binary(name: str, function: Callable[[Any, Any], Any]) -> None:
     def forward(a: Digits, b: Any) -> Any:
-        return _apply(function, a, b)
+        if isinstance(b, np.ndarray):
+            return np.frompyfunc(lambda each: forward(a, each), 1, 1)(b)
+        return Digits(function(a.x, b.x if type(b) is Digits else _number(b)))
 
     def backward(a: Digits, b: Any) -> Any:
-        return _apply(function, Digits(b), a)
+        return forward(Digits(b), a)
 
     setattr(Digits, f"__{name}__", forward)
     setattr(Digits, f"__r{name}__", backward)
 
 
-def _apply(function: Callable[[Any, Any], Any], a: Digits, b: Any) -> Any:
-    if isinstance(b, np.ndarray):
-        return np.frompyfunc(lambda each: _apply(function, a, each), 1, 1)(b)
-    x, y = a.x, b.x if isinstance(b, Digits) else _number(b)
-    if function is operator.truediv and y == 0:
-        return Digits(mpmath.nan if x == 0 or mpmath.isnan(x) else mpmath.inf * mpmath.sign(x))
-    return Digits(_real(function(x, y)))
+def _quotient(x: Any, y: Any) -> Any:
+    """As floats divide: by 0 too."""
+    if y != 0:
+        return x / y
+    return mpmath.nan if x == 0 or mpmath.isnan(x) else mpmath.inf * mpmath.sign(x)
 
 
 def _real(x: Any) -> Any:
@@ -88,8 +94,10 @@ def _unary(name: str, function: Callable[[Any], Any]) -> None:
     setattr(Digits, name, lambda a: Digits(_real(function(a.x))))
 
 
-for each in ("add", "sub", "mul", "truediv", "pow", "mod"):
-    _binary(each)
+for each in ("add", "sub", "mul", "mod"):
+    _binary(each, getattr(operator, each))
+_binary("truediv", _quotient)
+_binary("pow", lambda x, y: _real(x**y))
 for each in ("lt", "le", "gt", "ge", "eq", "ne"):
     _comparison(each)
 for each in ("exp", "expm1", "log", "log1p", "sqrt", "tanh", "sinh", "cosh", "sin", "cos"):
@@ -123,7 +131,7 @@ def _lifted(function: Callable[..., Any], *args: Any) -> Any:
     result = function(*args)
     if not isinstance(result, np.ndarray) or result.dtype.kind != "O":
         return result
-    return np.array([Digits(each) for each in result.ravel()], object).reshape(result.shape)
+    return np.frompyfunc(lambda x: x if type(x) is Digits else Digits(x), 1, 1)(result)
 
 
 def _asked(function: Callable[..., Any], x: Any) -> Any:

@@ -6,6 +6,7 @@ result is not; a call that makes no sense and returns a number; a unit that is m
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.oracles import Case, Line, harness, migration, per_unit_of, quiet
+from bench.oracles import Call, Case, Line, harness, migration, quiet
 
 Arrays = tuple[np.ndarray, ...]
 POISONS = (np.nan, np.inf, -np.inf, 3e38)
@@ -22,7 +23,7 @@ KEPT = np.array([1, 1, 0, 1, 0, 1], bool)
 
 
 @np.errstate(all="ignore")
-def not_finite(case: Case, lines: dict[str, Line], dtype: Any) -> dict[str, str]:
+def not_finite(case: Case, calls: dict[str, Call], dtype: Any, points: int = 600) -> dict[str, str]:
     """Of the extremes of the dtype where the truth is finite: how many give no finite value, or NaN
     as a gradient."""
     if case.kind != "plain":
@@ -30,34 +31,29 @@ def not_finite(case: Case, lines: dict[str, Line], dtype: Any) -> dict[str, str]
     wide: Any = np.float64 if dtype == jnp.float64 else np.float32
     rng = np.random.default_rng(zlib.crc32(str(case).encode()))
     largest = float(jnp.finfo(dtype).max)
-    given = harness.generated_extremes(case, rng, dtype, 600)
+    given = harness.generated_extremes(case, rng, dtype, points)
     rounded = harness.typed(given, wide)
-    want = harness.exactly(case, rounded, wide).reshape(600, -1).sum(1)
+    want = harness.exactly(case, rounded, wide).reshape(points, -1).sum(1)
     sizes = harness.exactly(case, rounded, wide, "scale") if case.scale else np.abs(want)
-    known = np.isfinite(want) & (np.max(sizes.reshape(600, -1), axis=1) <= largest)
+    known = np.isfinite(want) & (np.max(sizes.reshape(points, -1), axis=1) <= largest)
     infinite = [
         np.isinf(a.reshape(len(a), -1)).sum(1) for i, a in enumerate(rounded) if _own(case, i)
     ]
     known &= np.sum(infinite, axis=0) <= 1
     counts = {}
-    for who, call in _callers(case, lines).items():
+    for who, call in calls.items():
         values, grads = call(given)
-        bad = ~np.isfinite(np.asarray(values, float).reshape(600, -1)).all(1)
-        of_units = [g for g in grads if g.shape[:1] == (600,)]
-        bad |= np.any([np.isnan(g.astype(float)).reshape(600, -1).any(1) for g in of_units], axis=0)
+        bad = ~np.isfinite(np.asarray(values, float).reshape(points, -1)).all(1)
+        of_units = [g for g in grads if g.shape[:1] == (points,)]
+        bad |= np.any(
+            [np.isnan(g.astype(float)).reshape(points, -1).any(1) for g in of_units], axis=0
+        )
         counts[who] = f"{np.sum(bad & known)} / {np.sum(known)}"
     return counts
 
 
 def _own(case: Case, position: int) -> bool:
     return position not in case.shared
-
-
-def _callers(case: Case, lines: dict[str, Line]) -> dict[str, Callable[..., Any]]:
-    calls: dict[str, Callable[..., Any]] = {
-        "jaxloss": lambda arrays: harness.run(case, harness.per_unit(case), arrays)
-    }
-    return calls | {who: per_unit_of(case, line)[0] for who, line in lines.items()}
 
 
 def misused(case: Case, lines: dict[str, Line]) -> dict[str, str]:
@@ -95,7 +91,7 @@ def _silent(call: Callable[..., Any], arrays: Arrays) -> bool:
         return False
 
 
-def polluted(case: Case, lines: dict[str, Line]) -> dict[str, str]:
+def polluted(case: Case, calls: dict[str, Call]) -> dict[str, str]:
     """Poisons in a masked unit that reach the masked mean or its gradient.
 
     Ours masks by `where`; what returns values per unit is masked by the usual
@@ -103,13 +99,12 @@ def polluted(case: Case, lines: dict[str, Line]) -> dict[str, str]:
     """
     rng = np.random.default_rng(0)
     arrays = harness.arrays_of(case, rng)
-    calls = {"jaxloss": lambda given: harness.run(case, "mean", given, KEPT)}
-    if case.kind == "plain":
-        calls |= {
-            who: lambda given, line=line: _masked(case, line, given) for who, line in lines.items()
-        }
+    masked: dict[str, Callable[..., Any]] = {
+        who: functools.partial(_masked, call) for who, call in calls.items()
+    }
+    masked["jaxloss"] = lambda given: harness.run(case, "mean", given, KEPT)
     counts = {}
-    for who, call in calls.items():
+    for who, call in masked.items():
         results = [call(_poisoned(case, arrays, poison)) for poison in POISONS]
         leaks = [not all(np.isfinite(x).all() for x in jax.tree.leaves(r)) for r in results]
         counts[who] = f"{sum(leaks)} / {len(leaks)}"
@@ -124,8 +119,8 @@ def _poisoned(case: Case, arrays: Arrays, poison: float) -> Arrays:
     return arrays
 
 
-def _masked(case: Case, line: Line, arrays: Arrays) -> Any:
-    values, grads = per_unit_of(case, line)[0](arrays)
+def _masked(call: Call, arrays: Arrays) -> Any:
+    values, grads = call(arrays)
     times = KEPT.reshape(-1, *[1] * (values.ndim - 1))
     masked = np.where(times, values, 0).sum() / KEPT.sum()
     # a cotangent of 0 meets the derivative: 0 · NaN and 0 · ∞ are NaN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import sys
 import warnings
@@ -21,6 +22,7 @@ from cases import Case as Case
 from migration import Line as Line
 
 Result = tuple[np.ndarray, list[np.ndarray]]
+Call = Callable[[tuple[np.ndarray, ...]], Result]
 PEERS = ("optax", "torch", "keras")
 
 
@@ -45,28 +47,35 @@ def lines_of(case: Case, peers: tuple[str, ...]) -> dict[str, Line]:
     return found
 
 
-def per_unit_of(case: Case, line: Line) -> tuple[Callable[..., Result], float]:
-    """The peer's values and gradients unit by unit, and how many times ours they are."""
-    factor = line.factor()
-    if line.counterpart.peer == "torch":
-        return lambda arrays: _in_torch(case, line, arrays), factor
-    return lambda arrays: _in_jax(case, line, arrays), factor
+def callers(case: Case, lines: dict[str, Line]) -> dict[str, Call]:
+    """Values and gradients per unit, ours and every peer's, compiled once per shape and dtype."""
+    calls: dict[str, Call] = {
+        "jaxloss": lambda arrays: harness.run(case, harness.per_unit(case), arrays)
+    }
+    for who, line in lines.items():
+        in_torch = functools.partial(_in_torch, case, line)
+        calls[who] = in_torch if who == "torch" else _in_jax(case, line)
+    return calls
 
 
-def _in_jax(case: Case, line: Line, arrays: tuple[np.ndarray, ...]) -> Result:
-    floats = harness.floats_of(arrays)
-    if line.counterpart.peer == "keras":
-        import keras
-
-        keras.config.set_floatx(str(arrays[0].dtype))
-
+def _in_jax(case: Case, line: Line) -> Call:
     def of_one(*unit: jax.Array) -> jax.Array:
         return jnp.sum(jnp.asarray(migration.theirs(line, _batch_of_one(case, unit))))
 
-    axes = tuple(None if i in case.shared else 0 for i in range(len(arrays)))
-    batched = jax.vmap(jax.value_and_grad(of_one, floats), axes)
-    values, grads = jax.jit(batched)(*arrays)
-    return np.asarray(values), [np.asarray(grad) for grad in grads]
+    @jax.jit
+    def of_all(*arrays: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        axes = tuple(None if i in case.shared else 0 for i in range(len(arrays)))
+        return jax.vmap(jax.value_and_grad(of_one, harness.floats_of(arrays)), axes)(*arrays)
+
+    def call(arrays: tuple[np.ndarray, ...]) -> Result:
+        if line.counterpart.peer == "keras":
+            import keras
+
+            keras.config.set_floatx(str(arrays[0].dtype))
+        values, grads = of_all(*arrays)
+        return np.asarray(values), [np.asarray(grad) for grad in grads]
+
+    return call
 
 
 def _batch_of_one(case: Case, unit: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -43,8 +43,12 @@ def test_a_planted_error_has_its_size(eps):
         return factor * jaxloss.absolute_error(predictions, targets, **keywords)
 
     case = row(jaxloss.absolute_error)
-    right = accuracy.measure(case, {}, "float32", 40)["jaxloss"]
-    wrong = accuracy.measure(instead(case, off), {}, "float32", 40)["jaxloss"]
+    right, wrong = (
+        accuracy.measure(each, {"us": (oracles.callers(each, {})["jaxloss"], 1)}, "float32", 40)[
+            "us"
+        ]
+        for each in (case, instead(case, off))
+    )
     assert right.points == wrong.points == 40
     assert max(right.value) < 1 and max(right.gradient) < 1e-60
     assert eps / 2 < max(wrong.value) < eps + 2  # relative to a scale of up to twice the value
@@ -63,9 +67,9 @@ def test_bad_input_is_counted():
     case = instead(careful, careless)
     for wanted, of in (("0", careful), ("many", case)):
         for count in (
-            faults.not_finite(of, {}, jnp.float32),
+            faults.not_finite(of, oracles.callers(of, {}), jnp.float32),
             faults.misused(of, {}),
-            faults.polluted(of, {}),
+            faults.polluted(of, oracles.callers(of, {})),
         ):
             found, every = map(int, count["jaxloss"].split(" / "))
             assert every >= 3 and (found == 0) == (wanted == "0"), (wanted, count)
