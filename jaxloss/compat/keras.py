@@ -82,7 +82,8 @@ def mean_absolute_percentage_error(y_true: ArrayLike, y_pred: ArrayLike) -> Arra
     """100 times `jaxloss.absolute_percentage_error`, of targets of `EPSILON` or more."""
     p, y = _pair(y_true, y_pred)
     least = jnp.where(y < 0, jnp.minimum(y, -EPSILON), jnp.maximum(y, EPSILON))
-    values = regression.absolute_percentage_error(p + (least - y), least, reduction=None)
+    p = jnp.where(jnp.abs(y) < EPSILON, p + (least - y), p)
+    values = regression.absolute_percentage_error(p, least, reduction=None)
     return 100 * _mean(values)
 
 
