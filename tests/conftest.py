@@ -10,6 +10,7 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 import hypothesis
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 
@@ -24,6 +25,13 @@ hypothesis.settings.load_profile("seeded")
 @pytest.fixture
 def rng(request):
     return np.random.default_rng(zlib.crc32(request.node.name.encode()))
+
+
+@pytest.fixture
+def wide():
+    """Float64, and a truth of 150 digits."""
+    with jax.enable_x64(True), mpmath.workdps(150):
+        yield
 
 
 class Names:

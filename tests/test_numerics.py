@@ -15,24 +15,19 @@ import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
 import pytest
+import test_over_classes
 from hypothesis import given
 from hypothesis import strategies as st
+from ulps import DTYPES, INF, NAN, agree, everything
 
-from jaxloss.core import kernels, numerics, over_classes
+from jaxloss.core import kernels, numerics, over_classes, sparsemax
 
-INF, NAN = float("inf"), float("nan")
-DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
-TOLERANCE = 8  # ulps
+pytestmark = pytest.mark.usefixtures("wide")
+
 REAL = (-300.0, -40.0, -3.0, -0.7, -1e-3, 1e-4, 0.4, 1.5, 20.0, 90.0)
 POSITIVE = (1e-15, 1e-3, 0.2, 1.0, 7.0, 60.0, 1e12)
 SHARE = (0.0625, 0.5, 0.9)
 TINY = 2.0**-126
-
-
-@pytest.fixture(autouse=True)
-def wide():
-    with jax.enable_x64(True), mp.workdps(150):
-        yield
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,6 +38,7 @@ class Row:
     truth: Callable[..., Any]
     points: tuple[tuple[float, ...], ...]
     tolerance: float = 6  # units
+    cancelling: float = 0  # size of terms that cancel, whose ulp the unit has too
     # arguments -> (value, gradient) or (value, gradient, Hessian)
     edges: dict[tuple[float, ...], tuple[Any, ...]] = dataclasses.field(default_factory=dict)
 
@@ -53,6 +49,29 @@ def grid(*axes):
 
 def sign(x):
     return mp.mpf(x > 0) - mp.mpf(x < 0)
+
+
+def of_entries(function):
+    """The function of vectors of two entries as one of numbers; an odd one out stays a number."""
+
+    @functools.wraps(function)
+    def of_numbers(*x):
+        whole = len(x) // 2 * 2
+        return function(*(jnp.stack(x[n : n + 2]) for n in range(0, whole, 2)), *x[whole:])
+
+    return of_numbers
+
+
+def cosine(a, b, c, d):
+    return (a * c + b * d) / mp.sqrt((a * a + b * b) * (c * c + d * d))
+
+
+def box_cox(x, power):
+    return mp.expm1(power * mp.log(x)) / power
+
+
+def sparse_plus(x):
+    return mp.mpf(0) if x < -1 else x if x > 1 else (x + 1) ** 2 / 4
 
 
 def xlogy(x, y):
@@ -101,6 +120,12 @@ NUMBERS = [
         edges={(0.0, -1.0): (0, (0, 0), 0), (0.0, INF): (0, (0, 0), 0)},
     ),
     Row(
+        function=numerics.expm1,
+        truth=mp.expm1,
+        points=grid((-40.0, -3.0, -1e-3, 1e-4, 0.4, 20.0)),
+        edges={(0.0,): (0, (1,), 1), (INF,): (INF, (INF,), INF), (-INF,): (-1, (0,), 0)},
+    ),
+    Row(
         function=numerics.xtimes,
         truth=lambda x, y: x * y,
         points=grid((-2.0, 1e-6), REAL),
@@ -116,6 +141,29 @@ NUMBERS = [
         truth=lambda share, x, y: (1 - share) * x + share * y,
         points=grid(SHARE, (-2.0, 1e-6), REAL[::3]),
         edges={(0.0, 2.0, INF): (2, (-2, 1, 0)), (1.0, -INF, 3.0): (3, (3, 0, 1))},
+    ),
+    Row(
+        function=numerics.positive_part,
+        truth=lambda x: max(x, mp.mpf(0)),
+        points=grid(REAL),
+        edges={
+            (0.0,): (0, (0,), 0),
+            (INF,): (INF, (1,), 0),
+            (-INF,): (0, (0,), 0),
+            (NAN,): (NAN, (1,)),
+        },
+    ),
+    Row(
+        function=numerics.apart,
+        truth=lambda x, y: x - y,
+        points=grid(REAL, (-2.5, 1e-4, 40.0)),
+        edges={
+            (2.0, 2.0): (0, (1, -1), 0),
+            (INF, INF): (0, (0, 0), 0),
+            (-INF, -INF): (0, (0, 0), 0),
+            (INF, -INF): (INF, (1, -1), 0),
+            (2.0, INF): (-INF, (1, -1), 0),
+        },
     ),
     Row(
         function=numerics.ratio,
@@ -179,6 +227,24 @@ NUMBERS = [
         truth=lambda x: mp.log1p(mp.exp(x)),
         points=grid(REAL[1:]),
         edges={(INF,): (INF, (1,), 0), (-INF,): (0, (0,), 0), (0.0,): (np.log(2), (0.5,), 0.25)},
+    ),
+    Row(
+        function=numerics.log_add,
+        truth=lambda x, y: mp.log(mp.exp(x) + mp.exp(y)),
+        points=grid(REAL[1:-1:2], REAL[1:-1]),
+        edges={
+            (-INF, -INF): (-INF, (0.5, 0.5), 0),
+            (INF, INF): (INF, (0.5, 0.5), 0),
+            (-INF, 3.0): (3, (0, 1), 0),
+            (3.0, INF): (INF, (0, 1), 0),
+            (1.5, 1.5): (1.5 + np.log(2), (0.5, 0.5)),
+        },
+    ),
+    Row(
+        function=numerics.second_order,
+        truth=lambda x: (mp.expm1(x) - x) / x**2,
+        points=grid((-1.0, -0.7, -1e-3, 1e-12, 0.4, 1.0)),
+        edges={(0.0,): (0.5, (1 / 6,), 1 / 12)},
     ),
     Row(
         function=numerics.log1mexp,
@@ -292,6 +358,66 @@ NUMBERS = [
         },
     ),
     Row(
+        function=kernels.sparse_plus,
+        truth=sparse_plus,
+        points=grid((*REAL, -1.1, -0.999, 0.999, 1.1)),
+        edges={
+            (-1.0,): (0, (0,)),
+            (1.0,): (1, (1,)),
+            (0.0,): (0.25, (0.5,), 0.5),
+            (INF,): (INF, (1,), 0),
+            (-INF,): (0, (0,), 0),
+        },
+    ),
+    Row(
+        function=kernels.box_cox,
+        truth=box_cox,
+        points=grid((1e-9, 0.01, 0.5, 0.999, 1.0), (1e-6, 0.25, 1.0, 2.0)),
+        edges={
+            (0.5, 0.0): (np.log(0.5), (2, np.log(0.5) ** 2 / 2)),
+            (0.0, 0.5): (-2, (None, 4)),
+            (1.0, 0.0): (0, (1, 0)),
+        },
+    ),
+    Row(
+        function=of_entries(numerics.cosine),
+        truth=cosine,
+        points=(*grid((3.0, 0.25), (-4.0, 1.0), (0.5,), (2.0, -1e-6)), (1.0, 2.0, 2.0, 4.0)),
+        cancelling=1,
+        edges={
+            (0.0, 0.0, 3.0, 1.0): (0, (0, 0, 0, 0), 0),
+            (0.0, 0.0, 0.0, 0.0): (0, (0, 0, 0, 0), 0),
+            (3e-30, 4e-30, 5e30, 0.0): (0.6, (0.64 / 5e-30, -0.48 / 5e-30, None, 0.8 / 5e30)),
+            (INF, 1.0, -2.0, 0.0): (-1, (0, 0, 0, None)),
+        },
+    ),
+    Row(
+        function=of_entries(numerics.p_norm),
+        truth=lambda x, y, p: (abs(x) ** p + abs(y) ** p) ** (1 / p),
+        points=grid((-3.0, 0.5, 4.0), (0.25, 4.0), (1.0, 1.5, 2.0, 7.5)),
+        cancelling=1,
+        edges={
+            (0.0, 0.0, 2.0): (0, (0, 0, 0), 0),
+            (0.0, 0.0, 1.5): (0, (0, 0, 0), 0),
+            (0.0, 0.0, 1.0): (0, (0, 0, 0), 0),
+            (0.0, -5.0, 2.0): (5, (0, -1, 0)),
+            (3e30, -4e30, 2.0): (5e30, (0.6, -0.8, None)),
+            (3e-30, 3e-37, 2.0): (3e-30, (1, 1e-7, None)),
+            (3.0, -4.0, INF): (4, (0, -1, 0)),
+            (INF, 1.0, 2.0): (INF, (1, 0, None)),
+        },
+    ),
+    Row(
+        function=over_classes.tempered,
+        truth=lambda x, temperature: x / temperature,
+        points=grid(REAL, (0.05, 0.5, 4.0)),
+        edges={
+            (0.0, 4.0): (0, (0.25, 0)),
+            (-INF, 4.0): (-INF, (1, 0), 0),
+            (INF, 4.0): (INF, (0.25, -INF)),
+        },
+    ),
+    Row(
         function=over_classes.soft_cap,
         truth=lambda x, cap: cap * mp.tanh(x / cap),
         points=grid((-3.0, 0.75, 20.0), (0.5, 1.0)),
@@ -326,19 +452,10 @@ def check(got, row, point, orders, dtype):
     moves = [abs(x * derivative(row.truth, point, o)) for x, o in zip(point, further, strict=True)]
     info = np.finfo(dtype)
     if abs(want) <= float(info.max) / 4:
-        unit = float(info.eps) * (abs(want) + mp.fsum(moves))
+        unit = float(info.eps) * (abs(want) + mp.fsum(moves) + row.cancelling)
         error = abs(mp.mpf(float(got)) - want)
         what = (*map(float, point), orders, float(got), float(want), float(error / (unit or 1)))
         assert error <= row.tolerance * unit + float(info.tiny), what
-
-
-@functools.cache
-def everything(function, dtype, *columns):
-    """Value, gradient and Hessian at many points (or rows) at once, in one program."""
-    every = tuple(range(len(columns)))
-    slope = jax.jacrev(function, every)
-    program = jax.jit(jax.vmap(lambda *x: (function(*x), slope(*x), jax.jacfwd(slope, every)(*x))))
-    return jax.tree.map(np.asarray, program(*(jnp.array(c, dtype) for c in columns)))
 
 
 def evaluated(row, dtype):
@@ -355,8 +472,9 @@ def test_derivatives_of_every_order(row, dtype):
     for n, point in enumerate(points[: len(row.points)]):
         exact = tuple(mp.mpf(x) for x in point)
         check(value[n], row, exact, (0,) * len(one), dtype)
-        for i, j in itertools.product(range(len(one)), repeat=2):
+        for i in range(len(one)):
             check(slope[i][n], row, exact, tuple(one[i]), dtype)
+        for i, j in itertools.product(range(len(one)), repeat=2):
             both = tuple(a + b for a, b in zip(one[i], one[j], strict=True))
             check(curve[i][j][n], row, exact, both, dtype)
 
@@ -375,165 +493,17 @@ def test_edges(row, dtype):
             np.testing.assert_allclose(each[n], of_curve[0], rtol=1e-6, err_msg=str(point))
 
 
-# ---- functions of a row of classes, or of a vector
-
-# on a grid of 1/16, so that every difference of two logits is exact, shifted by 10⁴ or not
-LOGITS = (
-    (0.5, 0.5, 0.5),
-    (0.25, -1.5, 2.0),
-    (20.0, 0.0, -1.0),
-    (0.0, 100.0, 3.0),
-    (80.0, 80.0, 0.0),
-    (10000.25, 9998.5, 10002.0),
-    (-10000.0, -10080.0, -10001.0),
-    (1.0, -INF, 3.0),
-    (-INF, 2.0, -INF),
-    (3.5,),
-    (-7.0, 9.0),
-)
-TARGETS = (0.25, 0.0, 0.5)
-
-
-def probabilities(logits):
-    """p, and 1 - p without a subtraction."""
-    x, p, q = [mp.mpf(z) for z in logits], [], []
-    for i, own in enumerate(x):
-        others = mp.fsum(mp.exp(z - max(x)) for j, z in enumerate(x) if j != i)
-        share = mp.exp(own - max(x))
-        p.append(share / (share + others))
-        q.append(others / (share + others))
-    return p, q
-
-
-def log(p, q):
-    return -mp.log1p(q / p) if p else -mp.inf
-
-
-def moves(p, q):
-    """∂pᵢ / ∂xⱼ."""
-    n = range(len(p))
-    return [p[i] * (q[i] if i == j else -p[j]) for i in n for j in n]
-
-
-def turns(p, q):
-    """∂²pᵢ / ∂xⱼ∂xₖ."""
-    n, of_p, turned = len(p), moves(p, q), []
-    for i, j, k in itertools.product(range(n), repeat=3):
-        off_j, off_k = (q[i] if i == j else -p[j]), (q[i] if i == k else -p[k])
-        turned.append(p[i] * (off_j * off_k - of_p[n * j + k]))
-    return turned
-
-
-def agree(got, want, dtype, tolerance=TOLERANCE, floor=0.0):
-    """Entry by entry, in ulps of the entry (and of `floor`)."""
-    eps, tiny = float(np.finfo(dtype).eps), float(np.finfo(dtype).tiny)
-    for g, w in zip(np.ravel(got), np.ravel(np.array(want, object)), strict=True):
-        if mp.isfinite(w):
-            error = abs(mp.mpf(float(g)) - w)
-            assert error <= tolerance * eps * (abs(w) + floor) + tiny, (g, w)
-        else:
-            assert g == float(w), (g, w)
-
-
-def classes_of(function, dtype, *others):
-    """(row, p, 1 - p, (value, gradient, Hessian)) of every row, each size in one program."""
-    for n, group in itertools.groupby(LOGITS, key=len):
-        rows = tuple(group)
-        shared = [tuple([other[:n]] * len(rows)) for other in others]
-        results = everything(function, dtype, rows, *shared)
-        for i, row in enumerate(rows):
-            yield row, *probabilities(row), jax.tree.map(lambda leaf, i=i: leaf[i], results)
-
-
-@DTYPES
-def test_softmax_and_its_complement(dtype):
-    for row, p, q, (value, (slope,), ((curve,),)) in classes_of(over_classes.softmax, dtype):
-        agree(value, p, dtype)
-        agree(slope, moves(p, q), dtype)
-        agree(curve, turns(p, q), dtype, floor=1)
-        rest = everything(over_classes.complement_of_softmax, dtype, (row,))
-        agree(rest[0], q, dtype)
-        np.testing.assert_array_equal(rest[1][0][0], -slope)
-        np.testing.assert_array_equal(rest[2][0][0][0], -curve)
-
-
-@DTYPES
-def test_log_softmax(dtype):
-    for row, p, q, (value, (slope,), ((curve,),)) in classes_of(over_classes.log_softmax, dtype):
-        n = range(len(row))
-        agree(value, list(map(log, p, q)), dtype)
-        agree(slope, [q[i] if i == j else -p[j] for i in n for j in n], dtype, floor=1)
-        agree(curve, [-move for move in moves(p, q)] * len(row), dtype, floor=1)
-
-
-@DTYPES
-def test_logsumexp(dtype):
-    for row, p, q, (value, (slope,), ((curve,),)) in classes_of(over_classes.logsumexp, dtype):
-        top = mp.mpf(max(row))
-        want = top + mp.log(mp.fsum(mp.exp(z - top) for z in row))
-        agree(value, [want], dtype, floor=abs(top))
-        agree(slope, p, dtype)
-        agree(curve, moves(p, q), dtype)
-
-
-def at_label(label):
-    return lambda logits: over_classes.cross_entropy_at(logits, jnp.array(label))
-
-
-@DTYPES
-@pytest.mark.parametrize("label", [0, 1, 2])
-def test_cross_entropy_at(label, dtype):
-    three = tuple(row for row in LOGITS if len(row) == 3)
-    value, (slope,), ((curve,),) = everything(at_label(label), dtype, three)
-    for i, row in enumerate(three):
-        p, q = probabilities(row)
-        agree(value[i], [-log(p[label], q[label])], dtype, 64)  # exp of a rounded exponent
-        agree(slope[i], [-q[k] if k == label else p[k] for k in range(3)], dtype, 64)
-        agree(curve[i], moves(p, q), dtype, floor=1)
-
-
-@DTYPES
-@pytest.mark.parametrize(
-    "function", [over_classes.cross_entropy, over_classes.spread_cross_entropy]
-)
-def test_cross_entropy(function, dtype):
-    for row, p, q, (value, slopes, curves) in classes_of(function, dtype, TARGETS):
-        t, logs = [mp.mpf(z) for z in TARGETS[: len(row)]], list(map(log, p, q))
-        mass, size = mp.fsum(t), sum(TARGETS[: len(row)])
-        cost = -mp.fsum(u * v for u, v in zip(t, logs, strict=True) if u)
-        agree(value, [cost], dtype, floor=function is over_classes.spread_cross_entropy)
-        agree(slopes[0], [mass * a - u for a, u in zip(p, t, strict=True)], dtype, floor=size)
-        in_targets = [-v if u or mp.isfinite(v) else 0 for u, v in zip(t, logs, strict=True)]
-        agree(slopes[1], in_targets, dtype)
-        agree(curves[0][0], [mass * move for move in moves(p, q)], dtype, floor=size)
-
-
-@DTYPES
-def test_a_row_without_classes_and_infinite_logits(dtype):
-    empty, won = jnp.full(3, -INF, dtype), jnp.array([0.0, INF, -INF], dtype)
-    assert over_classes.logsumexp(empty) == -INF
-    assert not jax.grad(over_classes.logsumexp)(empty).any()
-    assert (
-        np.isnan(over_classes.softmax(empty)).all()
-        and np.isnan(over_classes.log_softmax(empty)).all()
-    )
-    np.testing.assert_array_equal(over_classes.softmax(won), [0, 1, 0])
-    np.testing.assert_array_equal(over_classes.complement_of_softmax(won), [1, 0, 1])
-    np.testing.assert_array_equal(over_classes.log_softmax(won), [-INF, 0, -INF])
-    assert over_classes.cross_entropy_at(won, jnp.array(1)) == 0
-    assert over_classes.cross_entropy_at(won, jnp.array(0)) == INF
-    for f in (over_classes.softmax, over_classes.log_softmax):
-        assert np.isfinite(jax.jacrev(f)(won)).all() and np.isfinite(jax.jacfwd(f)(won)).all()
-
-
 VECTORS = ((3.0, -4.0, 12.0), (1e-30, 1e-30, -1e-30), (1e30, -2e30, 1e30), (0.0, 5.0, 0.0))
+ZERO, BEYOND = (0.0, 0.0, 0.0), (INF, 1.0, 0.0)
+
+
+def of_vectors(function, dtype):
+    return everything(function, dtype, (*VECTORS, ZERO, BEYOND))
 
 
 @DTYPES
 def test_norm_and_direction(dtype):
-    norms, directions = (
-        everything(f, dtype, VECTORS) for f in (numerics.safe_norm, numerics.normalized)
-    )
+    norms, directions = (of_vectors(f, dtype) for f in (numerics.safe_norm, numerics.normalized))
     for i, vector in enumerate(np.array(VECTORS, dtype)):
         x = [mp.mpf(float(z)) for z in vector]
         norm = mp.sqrt(mp.fsum(z**2 for z in x))
@@ -548,26 +518,10 @@ def test_norm_and_direction(dtype):
 
 @DTYPES
 def test_the_zero_vector_has_no_direction(dtype):
-    zero, beyond = jnp.zeros(3, dtype), jnp.array([INF, 1.0, 0.0], dtype)
-    for f in (numerics.safe_norm, numerics.normalized):
-        for g in (f, jax.jacfwd(f), jax.jacrev(f), jax.jacfwd(jax.jacrev(f))):
-            assert not np.any(g(zero))
-    assert numerics.safe_norm(beyond) == INF
-    np.testing.assert_array_equal(numerics.normalized(beyond), [1, 0, 0])
-
-
-@DTYPES
-def test_picking_a_class(dtype):
-    x, index = jnp.array([[3.0, 7.0, 7.0], [-INF, -1.0, -2.0]], dtype), jnp.array([2, 1])
-    np.testing.assert_array_equal(over_classes.largest(x), [1, 1])
-    np.testing.assert_array_equal(over_classes.hit(x, index), np.eye(3, dtype=bool)[[2, 1]])
-    np.testing.assert_array_equal(over_classes.at(x, index), [7, -1])
-    slope = jax.grad(lambda x: jnp.sum(over_classes.at(x, index)))(x)
-    np.testing.assert_array_equal(slope, np.eye(3)[[2, 1]])
-    shared = jnp.array([[5.0, 6.0, 8.0]], dtype)
-    np.testing.assert_array_equal(over_classes.shared_at(shared, index), [8, 6])
-    slope = jax.grad(lambda x: jnp.sum(over_classes.shared_at(x, index)))(shared)
-    np.testing.assert_array_equal(slope, [[0, 1, 1]])
+    for function, beyond in (numerics.safe_norm, INF), (numerics.normalized, [1, 0, 0]):
+        results = of_vectors(function, dtype)
+        assert not any(np.any(leaf[-2]) for leaf in jax.tree.leaves(results))
+        np.testing.assert_array_equal(results[0][-1], beyond)
 
 
 def test_closed_form_evaluates_what_is_differentiated():
@@ -582,21 +536,6 @@ def test_closed_form_evaluates_what_is_differentiated():
     assert product.__name__ == "product"
 
 
-LOGIT = st.floats(-120, 120, width=32)
-
-
-@given(st.lists(LOGIT, min_size=4, max_size=4), st.floats(-1000, 1000, width=32))
-def test_probabilities_of_any_row(logits, shift):
-    x = jnp.array(logits, jnp.float32)
-    p, q = over_classes.softmax(x), over_classes.complement_of_softmax(x)
-    np.testing.assert_allclose(p + q, 1, rtol=1e-6)
-    np.testing.assert_allclose(jnp.sum(p), 1, rtol=1e-6)
-    np.testing.assert_allclose(jnp.exp(over_classes.log_softmax(x)), p, rtol=2e-5, atol=1e-37)
-    away = jnp.max(x) - x + shift  # a shift of exact logits changes nothing
-    exact = jnp.round(16 * away) / 16
-    np.testing.assert_array_equal(over_classes.softmax(-exact), over_classes.softmax(-exact + 64))
-
-
 @given(st.floats(0, 700), st.floats(2**-10, 1 - 2**-10))
 def test_mixtures_are_between_their_ends(x, share):
     for end in (x, -x):
@@ -608,9 +547,16 @@ def test_mixtures_are_between_their_ends(x, share):
     assert divergence >= -1e-16
 
 
+@DTYPES
+def test_the_slope_of_a_power_is_finite_at_zero(dtype):
+    slope = jax.grad(kernels.box_cox)(jnp.zeros((), dtype), jnp.array(0.5, dtype))
+    assert slope == np.finfo(dtype).max
+
+
 def test_every_public_function_is_here():
-    text = Path(__file__).read_text()
-    for module in (numerics, kernels, over_classes):
+    """Of numerics, kernels, over_classes and sparsemax; the rest of core has tests of its own."""
+    text = Path(__file__).read_text() + Path(test_over_classes.__file__).read_text()
+    for module in (numerics, kernels, over_classes, sparsemax):
         for name, function in vars(module).items():
             if callable(function) and getattr(function, "__module__", "") == module.__name__:
                 tested = f"{module.__name__.split('.')[-1]}.{name}" in text

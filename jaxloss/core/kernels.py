@@ -12,6 +12,7 @@ from jax import Array
 from jaxloss.core.numerics import (
     apart,
     closed_form,
+    expm1,
     finite,
     log_mixture,
     ratio,
@@ -152,7 +153,7 @@ def _box_cox_in_power(x: Array, power: Array) -> Array:
     near = u > -1
     small = jnp.where(near, u, 0)
     by_series = jnp.where(near, log, 0) ** 2 * jnp.exp(small) * second_order(-small)
-    rest = xtimes(jnp.exp(u), u) - jnp.expm1(u)
+    rest = xtimes(jnp.exp(u), u) - expm1(u)
     return jnp.where(near, by_series, ratio(ratio(rest, power), power))
 
 

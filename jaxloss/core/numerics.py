@@ -70,6 +70,12 @@ def _log1p(x: Array) -> Array:
     return jnp.where(near, jnp.log1p(jnp.where(near, x, 0)), jnp.log(1 + jnp.where(near, 0, x)))
 
 
+@closed_form(jnp.exp)
+def expm1(x: Array) -> Array:
+    """exp x - 1, whose derivative is not from 1 less what is nearly 1."""
+    return jnp.expm1(x)
+
+
 def xtimes(x: Array, y: Array) -> Array:
     """x · y, and 0 · ±∞ = 0."""
     return x * jnp.where((x == 0) & jnp.isinf(y), 0, y)
@@ -159,10 +165,23 @@ def cosine(x: Array, y: Array) -> Array:
     return jnp.sum(normalized(x) * normalized(y), axis=-1)
 
 
+def _signed_power_in_x(x: Array, p: Array) -> Array:
+    return p * jnp.minimum(jnp.power(absolute(x), p - 1), jnp.finfo(x.dtype).max)
+
+
+def _signed_power_in_p(x: Array, p: Array) -> Array:
+    return xlogy(_signed_power(x, p), absolute(x))
+
+
+@closed_form(_signed_power_in_x, _signed_power_in_p)
+def _signed_power(x: Array, p: Array) -> Array:
+    return jnp.sign(x) * jnp.power(jnp.abs(x), p)
+
+
 def _p_norm_in_x(x: Array, p: Array) -> Array:
-    shares = absolute(_scaled(x)[1])
-    total = jnp.sum(jnp.power(shares, p), axis=-1, keepdims=True)
-    return jnp.sign(x) * ratio(jnp.power(shares, p - 1), jnp.power(total, 1 - 1 / p))
+    shares = _scaled(x)[1]
+    total = jnp.sum(jnp.power(absolute(shares), p), axis=-1, keepdims=True)
+    return _signed_power(shares, p - 1) / jnp.power(jnp.where(total == 0, 1, total), 1 - 1 / p)
 
 
 def _p_norm_in_p(x: Array, p: Array) -> Array:
@@ -265,7 +284,7 @@ def log_factorial(n: Array) -> Array:
 def second_order(x: Array) -> Array:
     """(exp x - 1 - x) / x² for |x| ≤ 1, where a difference would have lost its digits."""
     total = jnp.zeros_like(x)
-    for n in range(19, 1, -1):
+    for n in range(20, 1, -1):
         total = total * x + 1 / math.factorial(n)
     return total
 
@@ -274,13 +293,8 @@ def _odds(x: Array, share: Array) -> Array:
     return sigmoid(x + (jnp.log(share) - jnp.log1p(-share)))
 
 
-@closed_form(jnp.exp)
-def _expm1(x: Array) -> Array:
-    return jnp.expm1(x)
-
-
 def _log_mixture_in_share(x: Array, share: Array) -> Array:
-    above, below = _expm1(-jnp.where(x > 0, x, 0)), _expm1(jnp.where(x > 0, 0, x))
+    above, below = expm1(-jnp.where(x > 0, x, 0)), expm1(jnp.where(x > 0, 0, x))
     return below / (1 + share * below) - above / (1 + (1 - share) * above)
 
 

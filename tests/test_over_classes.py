@@ -1,0 +1,326 @@
+"""Every function of a row of classes against mpmath: value, first and second derivatives, edges."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import mpmath as mp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ulps import DTYPES, INF, agree, everything
+
+from jaxloss.core import over_classes, sparsemax
+
+pytestmark = pytest.mark.usefixtures("wide")
+
+# on a grid of 1/16, so that every difference of two logits is exact, shifted by 10⁴ or not
+LOGITS = (
+    (0.5, 0.5, 0.5),
+    (0.25, -1.5, 2.0),
+    (20.0, 0.0, -1.0),
+    (0.0, 100.0, 3.0),
+    (80.0, 80.0, 0.0),
+    (10000.25, 9998.5, 10002.0),
+    (-10000.0, -10080.0, -10001.0),
+    (1.0, -INF, 3.0),
+    (-INF, 2.0, -INF),
+    (3.5,),
+    (-7.0, 9.0),
+)
+THREE = tuple(row for row in LOGITS if len(row) == 3)
+TARGETS = (0.25, 0.0, 0.5)
+
+
+def probabilities(logits):
+    """p, and 1 - p without a subtraction."""
+    x, p, q = [mp.mpf(z) for z in logits], [], []
+    for i, own in enumerate(x):
+        others = mp.fsum(mp.exp(z - max(x)) for j, z in enumerate(x) if j != i)
+        share = mp.exp(own - max(x))
+        p.append(share / (share + others))
+        q.append(others / (share + others))
+    return p, q
+
+
+def log(p, q):
+    return -mp.log1p(q / p) if p else -mp.inf
+
+
+def moves(p, q):
+    """∂pᵢ / ∂xⱼ."""
+    n = range(len(p))
+    return [p[i] * (q[i] if i == j else -p[j]) for i in n for j in n]
+
+
+def turns(p, q):
+    """∂²pᵢ / ∂xⱼ∂xₖ."""
+    n, of_p, turned = len(p), moves(p, q), []
+    for i, j, k in itertools.product(range(n), repeat=3):
+        off_j, off_k = (q[i] if i == j else -p[j]), (q[i] if i == k else -p[k])
+        turned.append(p[i] * (off_j * off_k - of_p[n * j + k]))
+    return turned
+
+
+def classes_of(function, dtype, *others):
+    """(row, p, 1 - p, (value, gradient, Hessian)) of every row, each size in one program."""
+    for n, group in itertools.groupby(LOGITS, key=len):
+        rows = tuple(group)
+        shared = [tuple([other[:n]] * len(rows)) for other in others]
+        results = everything(function, dtype, rows, *shared)
+        for i, row in enumerate(rows):
+            yield row, *probabilities(row), jax.tree.map(lambda leaf, i=i: leaf[i], results)
+
+
+@DTYPES
+def test_softmax_and_its_complement(dtype):
+    both = (over_classes.softmax, over_classes.complement_of_softmax)
+    for of_softmax, rest in zip(*(classes_of(f, dtype) for f in both), strict=True):
+        _, p, q, (value, (slope,), ((curve,),)) = of_softmax
+        agree(value, p, dtype)
+        agree(slope, moves(p, q), dtype)
+        agree(curve, turns(p, q), dtype, floor=1)
+        _, _, _, (value_of_rest, (slope_of_rest,), ((curve_of_rest,),)) = rest
+        agree(value_of_rest, q, dtype)
+        np.testing.assert_array_equal(slope_of_rest, -slope)
+        np.testing.assert_array_equal(curve_of_rest, -curve)
+
+
+@DTYPES
+def test_log_softmax(dtype):
+    for row, p, q, (value, (slope,), ((curve,),)) in classes_of(over_classes.log_softmax, dtype):
+        n = range(len(row))
+        agree(value, list(map(log, p, q)), dtype)
+        agree(slope, [q[i] if i == j else -p[j] for i in n for j in n], dtype, floor=1)
+        agree(curve, [-move for move in moves(p, q)] * len(row), dtype, floor=1)
+
+
+@DTYPES
+def test_logsumexp(dtype):
+    for row, p, q, (value, (slope,), ((curve,),)) in classes_of(over_classes.logsumexp, dtype):
+        top = mp.mpf(max(row))
+        want = top + mp.log(mp.fsum(mp.exp(z - top) for z in row))
+        agree(value, [want], dtype, floor=abs(top))
+        agree(slope, p, dtype)
+        agree(curve, moves(p, q), dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_cross_entropy_at(label, dtype):
+    loss = functools.partial(over_classes.cross_entropy_at, labels=jnp.array(label))
+    value, (slope,), ((curve,),) = everything(loss, dtype, THREE)
+    for i, row in enumerate(THREE):
+        p, q = probabilities(row)
+        agree(value[i], [-log(p[label], q[label])], dtype, 64)  # exp of a rounded exponent
+        agree(slope[i], [-q[k] if k == label else p[k] for k in range(3)], dtype, 64)
+        agree(curve[i], moves(p, q), dtype, floor=1)
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    "function", [over_classes.cross_entropy, over_classes.spread_cross_entropy]
+)
+def test_cross_entropy(function, dtype):
+    for row, p, q, (value, slopes, curves) in classes_of(function, dtype, TARGETS):
+        t, logs = [mp.mpf(z) for z in TARGETS[: len(row)]], list(map(log, p, q))
+        mass, size = mp.fsum(t), sum(TARGETS[: len(row)])
+        cost = -mp.fsum(u * v for u, v in zip(t, logs, strict=True) if u)
+        agree(value, [cost], dtype, floor=function is over_classes.spread_cross_entropy)
+        agree(slopes[0], [mass * a - u for a, u in zip(p, t, strict=True)], dtype, floor=size)
+        in_targets = [-v if u or mp.isfinite(v) else 0 for u, v in zip(t, logs, strict=True)]
+        agree(slopes[1], in_targets, dtype)
+        agree(curves[0][0], [mass * move for move in moves(p, q)], dtype, floor=size)
+
+
+@DTYPES
+def test_a_row_without_classes_and_infinite_logits(dtype):
+    empty, won = jnp.full(3, -INF, dtype), jnp.array([0.0, INF, -INF], dtype)
+    assert over_classes.logsumexp(empty) == -INF
+    assert not jax.grad(over_classes.logsumexp)(empty).any()
+    assert (
+        np.isnan(over_classes.softmax(empty)).all()
+        and np.isnan(over_classes.log_softmax(empty)).all()
+    )
+    np.testing.assert_array_equal(over_classes.softmax(won), [0, 1, 0])
+    np.testing.assert_array_equal(over_classes.complement_of_softmax(won), [1, 0, 1])
+    np.testing.assert_array_equal(over_classes.log_softmax(won), [-INF, 0, -INF])
+    assert over_classes.cross_entropy_at(won, jnp.array(1)) == 0
+    assert over_classes.cross_entropy_at(won, jnp.array(0)) == INF
+    for f in (over_classes.softmax, over_classes.log_softmax):
+        assert np.isfinite(jax.jacrev(f)(won)).all() and np.isfinite(jax.jacfwd(f)(won)).all()
+
+
+@DTYPES
+def test_picking_a_class(dtype):
+    x, index = jnp.array([[3.0, 7.0, 7.0], [-INF, -1.0, -2.0]], dtype), jnp.array([2, 1])
+    np.testing.assert_array_equal(over_classes.largest(x), [1, 1])
+    np.testing.assert_array_equal(over_classes.hit(x, index), np.eye(3, dtype=bool)[[2, 1]])
+    np.testing.assert_array_equal(over_classes.at(x, index), [7, -1])
+    slope = jax.grad(lambda x: jnp.sum(over_classes.at(x, index)))(x)
+    np.testing.assert_array_equal(slope, np.eye(3)[[2, 1]])
+    shared = jnp.array([[5.0, 6.0, 8.0]], dtype)
+    np.testing.assert_array_equal(over_classes.shared_at(shared, index), [8, 6])
+    slope = jax.grad(lambda x: jnp.sum(over_classes.shared_at(x, index)))(shared)
+    np.testing.assert_array_equal(slope, [[0, 1, 1]])
+
+
+LOGIT = st.floats(-120, 120, width=32)
+
+
+@given(st.lists(LOGIT, min_size=4, max_size=4), st.floats(-1000, 1000, width=32))
+def test_probabilities_of_any_row(logits, shift):
+    x = jnp.array(logits, jnp.float32)
+    p, q = over_classes.softmax(x), over_classes.complement_of_softmax(x)
+    np.testing.assert_allclose(p + q, 1, rtol=1e-6)
+    np.testing.assert_allclose(jnp.sum(p), 1, rtol=1e-6)
+    np.testing.assert_allclose(jnp.exp(over_classes.log_softmax(x)), p, rtol=2e-5, atol=1e-37)
+    away = jnp.max(x) - x + shift  # a shift of exact logits changes nothing
+    exact = jnp.round(16 * away) / 16
+    np.testing.assert_array_equal(over_classes.softmax(-exact), over_classes.softmax(-exact + 64))
+
+
+@DTYPES
+def test_uniform(dtype):
+    present = jnp.array([[True, False, True], [True, True, True], [False, False, False]])
+    shares = over_classes.uniform(present, jnp.zeros(3, dtype))
+    assert shares.dtype == dtype
+    agree(shares, [[0.5, 0, 0.5], [mp.mpf(1) / 3] * 3, [0, 0, 0]], dtype, tolerance=1)
+
+
+@DTYPES
+def test_rows_of_a_matrix(dtype):
+    matrix, index = jnp.array([[3.0, 0.1], [-INF, 7.0], [2.0, 1e30]], dtype), jnp.array([2, 0, 2])
+    rows, back = jax.vjp(lambda matrix: over_classes.rows_at(matrix, index), matrix)
+    np.testing.assert_array_equal(rows, matrix[index])
+    change = jnp.array([[0.1, 0.3], [5.0, -1e30], [1e-9, 1e30]], dtype)
+    moved = jax.jvp(lambda matrix: over_classes.rows_at(matrix, index), (matrix,), (change,))[1]
+    np.testing.assert_array_equal(moved, change[index])
+    summed = back(change)[0]
+    np.testing.assert_array_equal(summed, [change[1], [0, 0], change[0] + change[2]])
+
+
+# student, teacher
+PAIRS = (
+    ((0.5, 0.5, 0.5), (0.25, -1.5, 2.0)),
+    ((0.25, -1.5, 2.0), (0.3125, -1.5, 2.0)),
+    ((0.25, -1.5 + 2.0**-9, 2.0), (0.25, -1.5, 2.0)),
+    ((20.0, 0.0, -1.0), (80.0, 80.0, 0.0)),
+    ((80.0, 0.0, -1.0), (81.5, 0.0, -1.0)),
+    ((0.0, 100.0, 3.0), (100.0, 0.0, 3.0)),
+    ((10000.25, 9998.5, 10002.0), (0.25, -1.5, 2.5)),
+    ((1.0, -INF, 3.0), (3.0, -INF, 1.5)),
+    ((1.0, 0.5, 3.0), (3.0, -INF, 1.5)),
+)
+SAME = (*zip(THREE, THREE, strict=True), *((row, tuple(x + 64 for x in row)) for row in THREE))
+BEYOND = (1.0, -INF, 3.0), (0.0, 2.0, -INF)
+
+
+def divergences(dtype):
+    pairs = zip(*(*PAIRS, *SAME, BEYOND), strict=True)
+    return everything(over_classes.divergence, dtype, *pairs)
+
+
+def shrinkage(p, q, x, y):
+    """p - q, which are close, without a subtraction."""
+    norm = mp.log(mp.fsum(map(mp.exp, y)) / mp.fsum(map(mp.exp, x)))
+    return [b * mp.expm1(c - d + norm) if b else a for a, b, c, d in zip(p, q, x, y, strict=True)]
+
+
+@DTYPES
+def test_divergence(dtype):
+    values, slopes, curves = divergences(dtype)
+    for i, (x, y) in enumerate(PAIRS):
+        (p, off), (q, of_q) = probabilities(x), probabilities(y)
+        logs = zip(map(log, q, of_q), map(log, p, off), strict=True)
+        change = [b and of_q - of_p for b, (of_q, of_p) in zip(q, logs, strict=True)]
+        value = mp.fsum(b * c for b, c in zip(q, change, strict=True))
+        gaps = [c - value for c in change]
+        agree(values[i], [value], dtype)
+        agree(slopes[0][i], shrinkage(p, q, x, y), dtype)
+        agree(slopes[1][i], [b * gap for b, gap in zip(q, gaps, strict=True)], dtype)
+        agree(curves[0][0][i], moves(p, off), dtype, floor=1)
+        agree(curves[0][1][i], [-move for move in moves(q, of_q)], dtype, floor=1)
+        agree(curves[1][0][i], [-move for move in moves(q, of_q)], dtype, floor=1)
+        pairs = itertools.product(range(3), repeat=2)
+        turned = [
+            move * (1 + gaps[j]) - q[j] * q[k] * gaps[k]
+            for move, (j, k) in zip(moves(q, of_q), pairs, strict=True)
+        ]
+        agree(curves[1][1][i], turned, dtype, floor=1 + max(map(abs, gaps)))
+
+
+@DTYPES
+def test_the_divergence_of_equals_is_exactly_nothing(dtype):
+    values, slopes, _ = divergences(dtype)
+    for each in values, *slopes:
+        assert not each[len(PAIRS) : -1].any()
+
+
+@DTYPES
+def test_the_divergence_from_an_absent_class_is_infinite(dtype):
+    values, slopes, _ = divergences(dtype)
+    assert values[-1] == INF
+    (p, _), (q, _) = map(probabilities, BEYOND)
+    agree(slopes[0][-1], [a - b for a, b in zip(p, q, strict=True)], dtype)
+
+
+# with ties, with shares of exactly 0 at the threshold, and absent classes
+SPARSE = (
+    (0.5, 0.5, 0.5),
+    (0.25, -1.5, 0.75),
+    (0.25, -0.25, 0.5),
+    (1.0, 0.0, -7.0),
+    (0.75, 0.75, 0.0),
+    (20.0, 0.0, 19.5),
+    (10000.25, 9998.5, 10000.0),
+    (1.0, -INF, 0.5),
+    (-INF, 2.0, -INF),
+)
+
+
+def nearest(logits):
+    """The threshold, p and ∂pᵢ / ∂xⱼ: of every set of classes the one that takes its own."""
+    x, n = [mp.mpf(z) for z in logits], range(len(logits))
+    sets = itertools.chain(*(itertools.combinations(n, 1 + size) for size in n))
+    asked = {taken: (mp.fsum(x[i] for i in taken) - 1) / len(taken) for taken in sets}
+    taken = next(s for s in asked if all((x[i] > asked[s]) == (i in s) for i in n))
+    p = [x[i] - asked[taken] if i in taken else mp.mpf(0) for i in n]
+    share = mp.mpf(1) / len(taken)
+    of_p = [((i == j) - share) * (i in taken) * (j in taken) for i in n for j in n]
+    return asked[taken], p, of_p
+
+
+@DTYPES
+def test_sparsemax(dtype):
+    value, (slope,), ((curve,),) = everything(sparsemax.sparsemax, dtype, SPARSE)
+    for i, row in enumerate(SPARSE):
+        _, p, moves_of_p = nearest(row)
+        agree(value[i], p, dtype)
+        agree(slope[i], moves_of_p, dtype)
+    assert not curve.any()
+
+
+@DTYPES
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_sparsemax_loss_at(label, dtype):
+    loss = functools.partial(sparsemax.sparsemax_loss_at, labels=jnp.array(label))
+    value, (slope,), ((curve,),) = everything(loss, dtype, SPARSE)
+    for i, row in enumerate(SPARSE):
+        threshold, p, moves_of_p = nearest(row)
+        squares = [(x**2 - threshold**2) / 2 for x, share in zip(row, p, strict=True) if share]
+        agree(value[i], [mp.fsum(squares) - mp.mpf(row[label]) + mp.mpf(1) / 2], dtype)
+        off = mp.fsum(share for j, share in enumerate(p) if j != label)
+        agree(slope[i], [-off if j == label else share for j, share in enumerate(p)], dtype)
+        agree(curve[i], moves_of_p, dtype)
+
+
+@DTYPES
+def test_sparsemax_of_infinite_logits(dtype):
+    won, empty = jnp.array([0.0, INF, -INF], dtype), jnp.full(3, -INF, dtype)
+    np.testing.assert_array_equal(sparsemax.sparsemax(won), [0, 1, 0])
+    assert sparsemax.sparsemax_loss_at(won, jnp.array(1)) == 0
+    assert sparsemax.sparsemax_loss_at(won, jnp.array(0)) == INF
+    assert np.isnan(sparsemax.sparsemax(empty)).all()
