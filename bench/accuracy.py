@@ -28,7 +28,7 @@ from rich.console import Console
 
 from bench.exact import Digits, digits, numpy_of_objects
 from bench.faults import misused, not_finite, polluted
-from bench.oracles import Call, Case, Result, callers, harness, lines_of, quiet
+from bench.oracles import Call, Case, Result, able_to, callers, harness, lines_of, quiet
 
 STEP, NUDGE, DRAWS = mpmath.mpf("1e-26"), mpmath.mpf("1e-9"), 2
 DTYPES: dict[str, Any] = {
@@ -80,7 +80,10 @@ class Errors:
         self.value += _distance(values / factor, truth.values, truth.value_unit, known)
         floats = harness.floats_of(truth.arrays)
         for slope in truth.slopes:
-            got = np.atleast_1d(grads[floats.index(slope.argument)][slope.index])
+            of_argument = grads[floats.index(slope.argument)]
+            if of_argument is None:  # a peer without a derivative there
+                continue
+            got = np.atleast_1d(of_argument[slope.index])
             kept = ~slope.excluded
             self.no_slope += int(np.sum(slope.excluded))
             self.gradient += _distance(got / factor, slope.exact, slope.unit, kept)
@@ -224,9 +227,10 @@ def rows_of(case: Case, points: int, peers: tuple[str, ...]) -> dict[str, list[l
     tables: dict[str, list[list[str]]] = {}
     with quiet():
         for name, dtype in DTYPES.items():
-            errors = measure(case, scaled, name, points)
+            able = able_to(case, calls, dtype)
+            errors = measure(case, {who: scaled[who] for who in able}, name, points)
             with jax.enable_x64(dtype == jnp.float64):
-                extremes = not_finite(case, calls, dtype, points)
+                extremes = not_finite(case, able, dtype, points)
             tables[name] = [
                 [str(case), who, *each.cells(), extremes.get(who, "-")]
                 for who, each in errors.items()
@@ -244,6 +248,8 @@ def report(wanted: str, points: int, peers: tuple[str, ...], out: Path, console:
     with ProcessPoolExecutor(os.cpu_count(), context) as pool:
         jobs = [pool.submit(_rows_by_name, str(case), points, peers) for case in cases]
         for case, job in zip(cases, jobs, strict=True):
+            if job.exception():
+                pool.shutdown(cancel_futures=True)
             for name, rows in job.result().items():
                 tables.setdefault(name, []).extend(rows)
             console.print(f"{case}: {tables['float32'][-1]}", highlight=False)

@@ -44,7 +44,7 @@ def not_finite(case: Case, calls: dict[str, Call], dtype: Any, points: int = 600
     for who, call in calls.items():
         values, grads = call(given)
         bad = ~np.isfinite(np.asarray(values, float).reshape(points, -1)).all(1)
-        of_units = [g for g in grads if g.shape[:1] == (points,)]
+        of_units = [g for g in grads if g is not None and g.shape[:1] == (points,)]
         bad |= np.any(
             [np.isnan(g.astype(float)).reshape(points, -1).any(1) for g in of_units], axis=0
         )
@@ -124,4 +124,4 @@ def _masked(call: Call, arrays: Arrays) -> Any:
     times = KEPT.reshape(-1, *[1] * (values.ndim - 1))
     masked = np.where(times, values, 0).sum() / KEPT.sum()
     # a cotangent of 0 meets the derivative: 0 · NaN and 0 · ∞ are NaN
-    return masked, [g * KEPT.reshape(-1, *[1] * (g.ndim - 1)) for g in grads]
+    return masked, [g * KEPT.reshape(-1, *[1] * (g.ndim - 1)) for g in grads if g is not None]

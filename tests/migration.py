@@ -60,8 +60,12 @@ class Line:
     def on(self, case: Case) -> "Line":
         """The line with the options of that row."""
         parameters = inspect.signature(case.loss).parameters.values()
-        defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-        return dataclasses.replace(self, case=case, options={**defaults, **case.options})
+        options = {p.name: p.default for p in parameters if p.default is not p.empty}
+        options |= case.options
+        arrays = {name for name, value in OPTIONS.items() if isinstance(value, np.ndarray)}
+        for name in arrays & {name for name, value in options.items() if value is not None}:
+            options[name] = np.asarray(options[name], float)
+        return dataclasses.replace(self, case=case, options=options)
 
     def factor(self) -> float:
         """How many times our value the expression is."""
