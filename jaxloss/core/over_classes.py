@@ -143,13 +143,13 @@ def spread_cross_entropy(logits: Array, targets: Array) -> Array:
 
 def _slope_in_prediction(x: Array, y: Array) -> Array:
     p, q, change = softmax(x), softmax(y), _log_ratio(x, y)
-    gap = jnp.where(jnp.abs(change) < 1, q * jnp.expm1(jnp.clip(change, -1, 1)), p - q)
-    return _balanced(gap, largest(x))
+    return jnp.where(jnp.abs(change) < 1, q * jnp.expm1(jnp.clip(change, -1, 1)), p - q)
 
 
 def _slope_in_truth(x: Array, y: Array) -> Array:
-    gap = _log_ratio(x, y) + divergence(x, y)[..., None]
-    return _balanced(xtimes(-softmax(y), gap), largest(y))
+    gap, top = _log_ratio(x, y) + divergence(x, y)[..., None], hit(y, largest(y))
+    others = jnp.where(top, 0, xtimes(-softmax(y), gap))  # are smaller, and all sum to 0
+    return jnp.where(top, -jnp.sum(others, axis=-1, keepdims=True), others)
 
 
 @closed_form(_slope_in_prediction, _slope_in_truth)
@@ -164,20 +164,30 @@ def divergence(x: Array, y: Array) -> Array:
     return jnp.sum(jnp.where(change == small, near, far), axis=-1)
 
 
+@jax.custom_jvp
 def _log_ratio(x: Array, y: Array) -> Array:
-    """log(p / q), with all its digits where x and y are close, and exactly 0 where they agree."""
-    top = largest(y)
-    change = apart(x - at(x, top)[..., None], y - at(y, top)[..., None])
-    close = jnp.max(jnp.abs(change), axis=-1, keepdims=True) <= 1
-    small = jnp.where(close, change, 0)
-    norm = jnp.log1p(jnp.sum(softmax(y) * jnp.expm1(small), axis=-1, keepdims=True))
-    return jnp.where(close, small - norm, apart(log_softmax(x), log_softmax(y)))
+    """log(p / q), with all its digits where x and y are close, and exactly 0 where they agree.
+
+    Both counted from their maxima, it is x - y less the logarithm of 1 + `growth` = Σ q·exp(x - y).
+    """
+    x, y = (finite(logits) - finite(_top(logits))[..., None] for logits in (x, y))
+    total_x, total_y = jnp.sum(jnp.exp(x), axis=-1), jnp.sum(jnp.exp(y), axis=-1)
+    change = apart(x, y)
+    small = jnp.clip(change, -1, 1)
+    gain = jnp.where(change == small, jnp.exp(y) * jnp.expm1(small), jnp.exp(x) - jnp.exp(y))
+    growth = jnp.sum(gain, axis=-1) / total_y
+    far = jnp.log(total_x) - jnp.log(total_y)
+    near = jnp.abs(growth) < 1 / 3  # XLA's log1p of float64 is not accurate below -0.35
+    return change - jnp.where(near, jnp.log1p(growth), far)[..., None]
 
 
-def _balanced(slopes: Array, top: Array) -> Array:
-    """Slopes that sum to 0, that of the top class from the others, which are smaller."""
-    own = hit(slopes, top)
-    return jnp.where(own, -jnp.sum(jnp.where(own, 0, slopes), axis=-1, keepdims=True), slopes)
+@_log_ratio.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    of_p, of_q = (
+        jax.jvp(log_softmax, (logits,), (t,))[1]
+        for logits, t in zip(primals, tangents, strict=True)
+    )
+    return _log_ratio(*primals), of_p - of_q
 
 
 def _slope_in_targets(logits: Array, targets: Array) -> Array:
