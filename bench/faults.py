@@ -40,16 +40,22 @@ def not_finite(case: Case, calls: dict[str, Call], dtype: Any, points: int = 600
         np.isinf(a.reshape(len(a), -1)).sum(1) for i, a in enumerate(rounded) if _own(case, i)
     ]
     known &= np.sum(infinite, axis=0) <= 1
-    counts = {}
-    for who, call in calls.items():
+
+    def count(call: Call) -> str:
         values, grads = call(given)
         bad = ~np.isfinite(np.asarray(values, float).reshape(points, -1)).all(1)
         of_units = [g for g in grads if g is not None and g.shape[:1] == (points,)]
-        bad |= np.any(
-            [np.isnan(g.astype(float)).reshape(points, -1).any(1) for g in of_units], axis=0
-        )
-        counts[who] = f"{np.sum(bad & known)} / {np.sum(known)}"
-    return counts
+        nan = [np.isnan(g.astype(float)).reshape(points, -1).any(1) for g in of_units]
+        return f"{np.sum((bad | np.any(nan, axis=0)) & known)} / {np.sum(known)}"
+
+    return {who: _unless_it_raises(count, call) for who, call in calls.items()}
+
+
+def _unless_it_raises(count: Callable[[Any], str], call: Any) -> str:
+    try:
+        return count(call)
+    except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError):
+        return "raises"
 
 
 def _own(case: Case, position: int) -> bool:
@@ -103,12 +109,13 @@ def polluted(case: Case, calls: dict[str, Call]) -> dict[str, str]:
         who: functools.partial(_masked, call) for who, call in calls.items()
     }
     masked["jaxloss"] = lambda given: harness.run(case, "mean", given, KEPT)
-    counts = {}
-    for who, call in masked.items():
+
+    def count(call: Callable[..., Any]) -> str:
         results = [call(_poisoned(case, arrays, poison)) for poison in POISONS]
         leaks = [not all(np.isfinite(x).all() for x in jax.tree.leaves(r)) for r in results]
-        counts[who] = f"{sum(leaks)} / {len(leaks)}"
-    return counts
+        return f"{sum(leaks)} / {len(leaks)}"
+
+    return {who: _unless_it_raises(count, call) for who, call in masked.items()}
 
 
 def _poisoned(case: Case, arrays: Arrays, poison: float) -> Arrays:
