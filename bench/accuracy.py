@@ -178,7 +178,8 @@ def _slope(
     apart = np.abs((left - right).astype(float)) > 1e-6 * unit
     drowned = np.abs((exact * step / here).astype(float)) < 1e-100
     drowned &= exact.astype(float) != 0
-    return Slope(argument, index, exact, unit, apart | drowned | ~np.isfinite(unit))
+    beyond = ~(np.abs(exact.astype(float)) <= float(info.max))
+    return Slope(argument, index, exact, unit, apart | drowned | beyond | ~np.isfinite(unit))
 
 
 def _steps(element: Any) -> np.ndarray:
@@ -298,7 +299,7 @@ for everyone ({versions}; Python {python}, CPU).
   relative to what one ulp of each input does to it, plus its own ulp. In half precision ours are
   computed in float32 and returned so.
 * **Left out**: values that are not finite or whose scale is not, and slopes where the loss has a
-  kink within 1e-26 of the point or which are below 1e-100 of the value.
+  kink within 1e-26 of the point, or which the dtype cannot hold, or below 1e-100 of the value.
 * **Not finite**: of the extremes of the dtype (0, the smallest and largest numbers, ±inf) at which
   the truth is finite, how many give a value that is not, or NaN as a gradient.
 * **Silent misuse**: of calls that make no sense (a truth with one more axis, of one unit or without
