@@ -139,7 +139,8 @@ def _places(case: Case, arrays: tuple[np.ndarray, ...], rng: Any) -> Iterator[tu
                 (np.arange(shape[0]), *(rng.integers(n, size=shape[0]) for n in shape[1:])),
             )
         else:
-            yield from ((argument, tuple(rng.integers(n) for n in shape)) for _ in range(3))
+            few = 1 if case.kind == "plain" else 2
+            yield from ((argument, tuple(rng.integers(n) for n in shape)) for _ in range(few))
 
 
 def _exactly(

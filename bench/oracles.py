@@ -54,7 +54,7 @@ def lines_of(case: Case, peers: tuple[str, ...]) -> dict[str, Line]:
 def callers(case: Case, lines: dict[str, Line]) -> dict[str, Call]:
     """Values and gradients per unit, ours and every peer's, compiled once per shape and dtype."""
     calls: dict[str, Call] = {
-        "jaxloss": lambda arrays: harness.run(case, harness.per_unit(case), arrays)
+        "jaxloss": lambda arrays: harness.run(case, harness.per_unit(case), arrays, jit=jax.jit)
     }
     for who, line in lines.items():
         in_torch = functools.partial(_in_torch, case, line)

@@ -21,6 +21,7 @@ from harness import (
     is_float,
     law,
     per_unit,
+    quick_jit,
     run,
     tolerance,
     typed,
@@ -65,7 +66,7 @@ def batches(case, rng, dtype, units):
 def check_values(case, rng, dtype, units):
     info, errors = np.finfo(dtype), []
     for arrays in batches(case, rng, dtype, units):
-        values, _ = run(case, per_unit(case), arrays)
+        values, _ = run(case, per_unit(case), arrays, jit=jax.jit)
         assert values.dtype == dtype
         want = exactly(case, arrays, dtype)
         scale = exactly(case, arrays, dtype, of="scale") if case.scale else np.abs(want)
@@ -76,7 +77,7 @@ def check_values(case, rng, dtype, units):
 def check_gradients(case, rng, dtype, units):
     errors, doubtful = [], 0
     for arrays in batches(case, rng, dtype, units)[: 1 if case.kind == "plain" else 2]:
-        _, grads = run(case, per_unit(case), arrays)
+        _, grads = run(case, per_unit(case), arrays, jit=jax.jit)
         position = {argument: k for k, argument in enumerate(floats_of(arrays))}
         for argument, index, want, unit, doubt in harness.exact_gradients(case, arrays, dtype, rng):
             got = grads[position[argument]][index]
@@ -145,7 +146,7 @@ def test_extremes_of_the_dtype(case, rng):
     """Finite where the truth is, the limit where there is one, and a valid subgradient."""
     arrays = harness.generated_extremes(case, rng, np.float32)
     largest = np.finfo(np.float32).max
-    values, grads = run(case, None, arrays)
+    values, grads = run(case, None, arrays, jit=jax.jit)
     want = exactly(case, arrays)
     scale = exactly(case, arrays, of="scale") if case.scale else np.abs(want)
     own = [a.reshape(len(a), -1) for i, a in enumerate(arrays) if i not in case.shared]
@@ -197,7 +198,7 @@ def test_extreme_batches_are_finite_where_the_truth_is(case, rng):
         scale = exactly(case, arrays, of="scale") if case.scale else np.abs(want)
         infinite = sum(np.isinf(a.reshape(3, -1)).sum(1) for a in arrays)
         if np.all(np.isfinite(want) & (scale <= largest**0.5 / 8)) and np.all(infinite <= 1):
-            values, grads = run(case, per_unit(case), arrays)
+            values, grads = run(case, per_unit(case), arrays, jit=jax.jit)
             unit = np.maximum(scale * np.finfo(np.float32).eps, np.finfo(np.float32).tiny)
             assert np.all(np.abs(values - want) <= tolerance("accuracy max") * unit), arrays
             assert all(np.isfinite(grad).all() for grad in grads), arrays
@@ -210,7 +211,7 @@ def test_corners(case):
     for arrays, want, *grad in case.corners:
         arrays = [np.array(a if i in case.shared else [a]) for i, a in enumerate(arrays)]
         arrays = typed(arrays, np.float32)
-        values, grads = run(case, "mean", arrays)
+        values, grads = run(case, "mean", arrays, jit=jax.jit)
         np.testing.assert_allclose(values, want, rtol=1e-5)
         if grad:
             np.testing.assert_allclose(grads[0][0], grad[0], rtol=1e-5, atol=1e-30)
@@ -254,7 +255,7 @@ def test_nothing_sees_what_is_deleted(case, rng):
     ints = [a for a in arrays if not is_float(a)]
     tangents = [rng.normal(size=a.shape).astype(np.float32) for a in arrays if is_float(a)]
 
-    @jax.jit
+    @quick_jit
     def everything(arrays, where):
         floats = [a for a in arrays if is_float(a)]
         rest = [a for a in arrays if not is_float(a)]
@@ -321,7 +322,7 @@ def test_weights_repeat(case, rng):
 def test_reductions_are_of_the_values(case, rng):
     arrays = arrays_of(case, rng)
     weights = np.array([1, 2, np.nan, 0.5, np.inf, 3], np.float32)  # ignored where deleted
-    loss = jax.jit(options_of(case), static_argnames="reduction")
+    loss = quick_jit(options_of(case), static_argnames="reduction")
     total = loss(*arrays, where=KEPT, weights=weights, reduction="sum")
     values = loss(*arrays, where=KEPT, weights=weights, reduction=None)
     assert not np.asarray(values)[~KEPT].any()
@@ -343,7 +344,7 @@ def test_reductions_are_of_the_values(case, rng):
 def test_masks_have_the_shape_of_leading_axes(case, rng):
     arrays = arrays_of(case, rng, (4, 3))
     where, weights = np.array([True, False, True, True]), np.arange(4, dtype=np.float32)
-    loss = jax.jit(options_of(case, reduction=None))
+    loss = quick_jit(options_of(case, reduction=None))
     got = loss(*arrays, where=where, weights=weights)
     full = np.repeat(where[:, None], 3, 1)
     if not case.parts:
@@ -378,7 +379,7 @@ def test_any_partition_gives_the_whole(case, rng):
         loss = options_of(case, where=where, weights=weights, reduction=jaxloss.stats)
         return loss(arrays[0] * (1 + (scale - 1) * away), *arrays[1:])
 
-    @functools.partial(jax.jit, static_argnums=1)
+    @functools.partial(quick_jit, static_argnums=1)
     def merged(batch, sizes):
         def whole(scale):
             return jaxloss.merge(
@@ -536,7 +537,7 @@ def test_every_mode_of_differentiation(case, rng):
         def f(x):
             return options_of(case)(x, *arrays[1:])
 
-        @jax.jit
+        @quick_jit
         def modes(x):
             slope = jax.grad(f)(x)
             along = jax.jvp(f, (x,), (v,))[1], jnp.vdot(jax.jacfwd(f)(x), v), jnp.vdot(slope, v)
@@ -551,8 +552,8 @@ def test_every_mode_of_differentiation(case, rng):
         for got in curves:
             close(got, (up[1] - down[1]) / (2 * h), "differences", floor=1e-9 * bend)
         one = case.take(arrays, slice(1))
-        batch = jax.jit(jax.vmap(options_of(case)))(*(np.stack([a, a]) for a in one))
-        np.testing.assert_allclose(batch, [options_of(case)(*one)] * 2, rtol=1e-12)
+        batch = quick_jit(jax.vmap(options_of(case)))(*(np.stack([a, a]) for a in one))
+        np.testing.assert_allclose(batch, [quick_jit(options_of(case))(*one)] * 2, rtol=1e-12)
 
 
 @law()
@@ -561,14 +562,22 @@ def test_inside_one_jit_as_outside(case, rng):
     arrays = arrays_of(case, rng)
     numbers = {k: jnp.float32(v) for k, v in case.options.items() if isinstance(v, float)}
 
-    def f(scale, numbers):
-        first = scale * jnp.tanh(arrays[0] / scale)
+    def first(scale):
         if "probability" in case.domains[0]:
-            first = arrays[0] * jnp.minimum(scale, 1)
+            return arrays[0] * jnp.minimum(scale, 1)
+        return scale * jnp.tanh(arrays[0] / scale)
+
+    def loss(first, numbers):
         return case.call(first, *arrays[1:], **numbers)
 
-    value, grads = jax.value_and_grad(f, (0, 1))(jnp.float32(30), numbers)
-    fused, fused_grads = jax.jit(jax.value_and_grad(f, (0, 1)))(jnp.float32(30), numbers)
+    def f(scale, numbers):
+        return loss(first(scale), numbers)
+
+    scale = jnp.float32(30)
+    x = quick_jit(first)(scale)
+    value, (slope, slopes) = quick_jit(jax.value_and_grad(loss, (0, 1)))(x, numbers)
+    grads = quick_jit(lambda scale, t: jax.vjp(first, scale)[1](t)[0])(scale, slope), slopes
+    fused, fused_grads = jax.jit(jax.value_and_grad(f, (0, 1)))(scale, numbers)
     np.testing.assert_allclose(fused, value, rtol=1e-5, atol=1e-7)
     for got, want in zip(*map(jax.tree.leaves, (fused_grads, grads)), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-5)
@@ -601,7 +610,7 @@ def test_sharded_batches(case, rng):
 def test_one_trace_and_no_scatter(case, rng):
     arrays, traces = arrays_of(case, rng), []
 
-    @jax.jit
+    @quick_jit
     def grad(arrays, where, weights):
         traces.append(1)
         loss = options_of(case, where=where, weights=weights)
@@ -611,7 +620,8 @@ def test_one_trace_and_no_scatter(case, rng):
     for scale in (1, 2):
         grad(arrays, KEPT, scale * weights)
     assert len(traces) == 1
-    value, pull = jax.vjp(lambda x: options_of(case)(x, *arrays[1:]), jnp.asarray(arrays[0]))
+    backward = quick_jit(lambda x: jax.vjp(lambda x: options_of(case)(x, *arrays[1:]), x))
+    value, pull = backward(arrays[0])
     lowered = jax.jit(pull).lower(value).as_text()
     assert not re.search(r"stablehlo\.(scatter|gather|sort)", lowered)
     jaxpr = jax.make_jaxpr(options_of(case))(*arrays)
@@ -620,6 +630,10 @@ def test_one_trace_and_no_scatter(case, rng):
 
 
 # ---- options
+
+
+def value_of(row, arrays, **options):
+    return float(quick_jit(options_of(row, **options))(*arrays))
 
 
 @law(losses=True)
@@ -636,7 +650,7 @@ def test_every_option_changes_something(case, rng):
         arrays = arrays_of(row, rng)
         without = dataclasses.replace(row, data=tuple(n for n in row.data if n != name))
         kept = [a for a, n in zip(arrays, row.names(), strict=True) if n != name]
-        assert float(row.call(*arrays)) != float(without.call(*kept)), f"{name} changes nothing"
+        assert value_of(row, arrays) != value_of(without, kept), f"{name} changes nothing"
     for parameter in [p for p in own if p.name not in given]:
         givers = [c for c in rows if parameter.name in c.options]
         assert givers, f"no row gives {parameter.name}"
@@ -647,6 +661,6 @@ def test_every_option_changes_something(case, rng):
             another = parameter.default
             if parameter.default is parameter.empty:
                 another = 2 * row.options[parameter.name]
-            without = row.call(*arrays, **{parameter.name: another})
-            changes.append(float(row.call(*arrays)) != float(without))
+            changed = value_of(row, arrays, **{parameter.name: another})
+            changes.append(value_of(row, arrays) != changed)
         assert any(changes), f"{parameter.name} changes nothing"

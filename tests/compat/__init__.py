@@ -10,7 +10,6 @@ One module per peer mirrors `jaxloss/compat`; `test_compat.py` reads `PEERS` and
 """
 
 import dataclasses
-import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -27,6 +26,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from harness import quick_jit
 
 EPS = 8
 DRAWS = 6
@@ -259,27 +259,8 @@ def of_jax(function, row, by):
             value, pull = jax.vjp(call, *(arrays[i] for i in by)) if by else (call(), tuple)
             yield [value, *(pull(cotangent(value.shape).astype(value.dtype)) if by else ())]
 
-    compiled = jax.jit(lambda *arrays: list(variants(*arrays)), compiler_options=quickly())
+    compiled = quick_jit(lambda *arrays: list(variants(*arrays)))
     return (lambda *arrays: list(variants(*arrays))) if row.eager else compiled
-
-
-@functools.cache
-def quickly():
-    """Options of XLA that compile a row in half the time, as far as the installed one has them."""
-    wanted = {
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-        "xla_cpu_use_fusion_emitters": False,
-    }
-    return {name: value for name, value in wanted.items() if is_known({name: value})}
-
-
-def is_known(options):
-    try:
-        jax.jit(lambda x: x, compiler_options=options)(0.0)
-    except jax.errors.JaxRuntimeError:
-        return False
-    return True
 
 
 def cotangent(shape):
