@@ -255,6 +255,7 @@ def report(wanted: str, points: int, peers: tuple[str, ...], out: Path, console:
             for name, rows in job.result().items():
                 tables.setdefault(name, []).extend(rows)
             console.print(f"{case}: {tables['float32'][-1]}", highlight=False)
+    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_suffix(".partial")
     partial.write_text(written(tables, points))
     partial.replace(out)
