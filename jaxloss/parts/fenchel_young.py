@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax import Array
@@ -14,6 +14,7 @@ from jaxloss.core import inputs, numerics
 from jaxloss.core.reductions import R, Reduction, reduce
 
 
+@runtime_checkable
 class FenchelYoungLoss(Protocol):
     """A loss of scores and targets, both `[*units, features]`."""
 
