@@ -5,17 +5,19 @@ import zlib
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["MPLBACKEND"] = "agg"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
-
 import hypothesis
 import jax
 import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+from effort import FLAGS
 
 import jaxloss
 
+os.environ["XLA_FLAGS"] = (
+    f"--xla_force_host_platform_device_count=8 {FLAGS}"  # read when JAX starts
+)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 hypothesis.settings.register_profile("seeded", derandomize=True, deadline=None, max_examples=25)

@@ -108,33 +108,6 @@ def exactly(case, arrays, dtype=np.float32, of="truth", at=None):
 
 
 @functools.cache
-def quickly():
-    """Options of XLA that compile in half the time, as far as the installed one has them.
-
-    They are for what does not depend on how well the code is compiled; accuracy, extremes and NaN
-    are looked at in the code that users get.
-    """
-    wanted = {
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-        "xla_cpu_use_fusion_emitters": False,
-    }
-    return {name: value for name, value in wanted.items() if is_known({name: value})}
-
-
-def is_known(options):
-    try:
-        jax.jit(lambda x: x, compiler_options=options)(0.0)
-    except jax.errors.JaxRuntimeError:
-        return False
-    return True
-
-
-def quick_jit(function, **keywords):
-    return jax.jit(function, compiler_options=quickly(), **keywords)
-
-
-@functools.cache
 def compiled(case, reduction, jit):
     """(arrays, where, weights) -> what the loss returns, and the gradients of its sum."""
 
@@ -149,7 +122,7 @@ def compiled(case, reduction, jit):
     return jit(call)
 
 
-def run(case, reduction, arrays, where=None, weights=None, jit=quick_jit):
+def run(case, reduction, arrays, where=None, weights=None, jit=jax.jit):
     values, grads = compiled(case, reduction, jit)(arrays, where, weights)
     return np.asarray(values), [np.asarray(grad) for grad in grads]
 
@@ -275,7 +248,7 @@ def extremes_of(domain, info):
 
 
 @np.errstate(all="ignore")
-def generated_extremes(case, rng, dtype, points=600, up_to=np.inf):
+def generated_extremes(case, rng, dtype, points=2000, up_to=np.inf):
     """Inputs of `points` units whose floats are extremes of the dtype, in every combination."""
     arrays = list(case.inputs(rng, (points,)))
     info = jnp.finfo(dtype)

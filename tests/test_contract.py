@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from effort import users_jit
 from harness import (
     CASES,
     arrays_of,
@@ -21,7 +22,6 @@ from harness import (
     is_float,
     law,
     per_unit,
-    quick_jit,
     run,
     tolerance,
     typed,
@@ -66,7 +66,7 @@ def batches(case, rng, dtype, units):
 def check_values(case, rng, dtype, units):
     info, errors = np.finfo(dtype), []
     for arrays in batches(case, rng, dtype, units):
-        values, _ = run(case, per_unit(case), arrays, jit=jax.jit)
+        values, _ = run(case, per_unit(case), arrays, jit=users_jit)
         assert values.dtype == dtype
         want = exactly(case, arrays, dtype)
         scale = exactly(case, arrays, dtype, of="scale") if case.scale else np.abs(want)
@@ -74,11 +74,14 @@ def check_values(case, rng, dtype, units):
     within_eps(np.stack(errors))
 
 
-def check_gradients(case, rng, dtype, units):
-    errors, doubtful = [], 0
-    for arrays in batches(case, rng, dtype, units)[: 1 if case.kind == "plain" else 2]:
-        _, grads = run(case, per_unit(case), arrays, jit=jax.jit)
+def check_gradients(case, rng, dtype, units, few):
+    """Of a few units of a batch that is as large as that of the values, for the same program."""
+    apart, errors, doubtful = case.kind == "plain" and not case.shared, [], 0
+    for arrays in batches(case, rng, dtype, units if apart else few)[: 1 if apart else 2]:
+        _, grads = run(case, per_unit(case), arrays, jit=users_jit)
         position = {argument: k for k, argument in enumerate(floats_of(arrays))}
+        if apart:
+            arrays, grads = case.take(arrays, slice(few)), [grad[:few] for grad in grads]
         for argument, index, want, unit, doubt in harness.exact_gradients(case, arrays, dtype, rng):
             got = grads[position[argument]][index]
             assert got.dtype == dtype
@@ -93,38 +96,26 @@ def check_gradients(case, rng, dtype, units):
 
 
 @law()
-def test_value_is_the_truth(case, rng):
-    check_values(case, rng, np.float32, 2000)
+@pytest.mark.parametrize(
+    ("dtype", "units", "few"), [(np.float32, 2000, 200), (np.float64, 500, 50)], ids=["32", "64"]
+)
+def test_value_and_gradient_are_the_truth(case, rng, dtype, units, few):
+    with jax.enable_x64(dtype == np.float64):
+        check_values(case, rng, dtype, units)
+        check_gradients(case, rng, dtype, units, few)
 
 
 @law()
-def test_value_in_float64_is_the_truth(case, rng):
-    with jax.enable_x64(True):
-        check_values(case, rng, np.float64, 500)
-
-
-@law()
-def test_gradient_is_the_truth(case, rng):
-    check_gradients(case, rng, np.float32, 200)
-
-
-@law()
-def test_gradient_in_float64_is_the_truth(case, rng):
-    with jax.enable_x64(True):
-        check_gradients(case, rng, np.float64, 50)
-
-
-@law()
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=lambda d: d.__name__)
 @np.errstate(over="ignore")
-def test_half_inputs_are_computed_in_float32(case, rng, dtype):
-    half = typed(arrays_of(case, rng), dtype)
-    value, grads = run(case, "mean", half, jit=jax.jit)
-    want, want_grads = run(case, "mean", typed(half, np.float32), jit=jax.jit)
-    assert value.dtype == np.float32
-    np.testing.assert_array_equal(value, want)
-    for grad, want_grad in zip(grads, want_grads, strict=True):
-        np.testing.assert_array_equal(grad, want_grad.astype(dtype))
+def test_half_inputs_are_computed_in_float32(case, rng):
+    for dtype in (jnp.bfloat16, jnp.float16):
+        half = typed(arrays_of(case, rng), dtype)
+        value, grads = run(case, "mean", half, jit=users_jit)
+        want, want_grads = run(case, "mean", typed(half, np.float32), jit=users_jit)
+        assert value.dtype == np.float32
+        np.testing.assert_array_equal(value, want)
+        for grad, want_grad in zip(grads, want_grads, strict=True):
+            np.testing.assert_array_equal(grad, want_grad.astype(dtype))
 
 
 @law()
@@ -147,7 +138,7 @@ def test_extremes_of_the_dtype(case, rng):
     """Finite where the truth is, the limit where there is one, and a valid subgradient."""
     arrays = harness.generated_extremes(case, rng, np.float32)
     largest = np.finfo(np.float32).max
-    values, grads = run(case, None, arrays, jit=jax.jit)
+    values, grads = run(case, None, arrays, jit=users_jit)
     want = exactly(case, arrays)
     scale = exactly(case, arrays, of="scale") if case.scale else np.abs(want)
     own = [a.reshape(len(a), -1) for i, a in enumerate(arrays) if i not in case.shared]
@@ -199,7 +190,7 @@ def test_extreme_batches_are_finite_where_the_truth_is(case, rng):
         scale = exactly(case, arrays, of="scale") if case.scale else np.abs(want)
         infinite = sum(np.isinf(a.reshape(3, -1)).sum(1) for a in arrays)
         if np.all(np.isfinite(want) & (scale <= largest**0.5 / 8)) and np.all(infinite <= 1):
-            values, grads = run(case, per_unit(case), arrays, jit=jax.jit)
+            values, grads = run(case, per_unit(case), arrays, jit=users_jit)
             unit = np.maximum(scale * np.finfo(np.float32).eps, np.finfo(np.float32).tiny)
             assert np.all(np.abs(values - want) <= tolerance("accuracy max") * unit), arrays
             assert all(np.isfinite(grad).all() for grad in grads), arrays
@@ -212,7 +203,7 @@ def test_corners(case):
     for arrays, want, *grad in case.corners:
         arrays = [np.array(a if i in case.shared else [a]) for i, a in enumerate(arrays)]
         arrays = typed(arrays, np.float32)
-        values, grads = run(case, "mean", arrays, jit=jax.jit)
+        values, grads = run(case, "mean", arrays, jit=users_jit)
         np.testing.assert_allclose(values, want, rtol=1e-5)
         if grad:
             np.testing.assert_allclose(grads[0][0], grad[0], rtol=1e-5, atol=1e-30)
@@ -256,7 +247,7 @@ def test_nothing_sees_what_is_deleted(case, rng):
     ints = [a for a in arrays if not is_float(a)]
     tangents = [rng.normal(size=a.shape).astype(np.float32) for a in arrays if is_float(a)]
 
-    @quick_jit
+    @jax.jit
     def everything(arrays, where):
         floats = [a for a in arrays if is_float(a)]
         rest = [a for a in arrays if not is_float(a)]
@@ -323,39 +314,55 @@ def test_weights_repeat(case, rng):
 def test_reductions_are_of_the_values(case, rng):
     arrays = arrays_of(case, rng)
     weights = np.array([1, 2, np.nan, 0.5, np.inf, 3], np.float32)  # ignored where deleted
-    loss = quick_jit(options_of(case), static_argnames="reduction")
-    total = loss(*arrays, where=KEPT, weights=weights, reduction="sum")
-    values = loss(*arrays, where=KEPT, weights=weights, reduction=None)
-    assert not np.asarray(values)[~KEPT].any()
-    close(np.sum(values), total)
-    mean = loss(*arrays, where=KEPT, weights=weights, reduction=jaxloss.stats)
-    close(mean.value(), loss(*arrays, where=KEPT, weights=weights))
-    unit = loss(*arrays, where=KEPT, weights=weights, reduction=jaxloss.unit_mean)
-    close(unit, total / float(KEPT.mean() * values.size))
-    later = loss(*arrays, where=KEPT, weights=weights, reduction=jaxloss.unit_stats)
-    close(later.value(), unit)
 
     def last(values, where, weights):
         return jnp.sum(jnp.where(where, values * weights, 0))
 
-    close(loss(*arrays, where=KEPT, weights=weights, reduction=last), total)
+    @jax.jit
+    def reduced(arrays, where, weights):
+        reductions = (
+            "sum",
+            None,
+            "mean",
+            jaxloss.stats,
+            jaxloss.unit_mean,
+            jaxloss.unit_stats,
+            last,
+        )
+        loss = options_of(case, where=where, weights=weights)
+        return [loss(*arrays, reduction=reduction) for reduction in reductions]
+
+    total, values, mean, stats, unit, unit_stats, own = reduced(arrays, KEPT, weights)
+    assert not np.asarray(values)[~KEPT].any()
+    close(np.sum(values), total)
+    close(stats.value(), mean)
+    close(unit, total / float(KEPT.mean() * values.size))
+    close(unit_stats.value(), unit)
+    close(own, total)
 
 
 @law("plain")
 def test_masks_have_the_shape_of_leading_axes(case, rng):
     arrays = arrays_of(case, rng, (4, 3))
     where, weights = np.array([True, False, True, True]), np.arange(4, dtype=np.float32)
-    loss = quick_jit(options_of(case, reduction=None))
-    got = loss(*arrays, where=where, weights=weights)
     full = np.repeat(where[:, None], 3, 1)
-    if not case.parts:
-        close(got, loss(*arrays, where=full, weights=weights))
-        axes = tuple(None if i in case.shared else 0 for i in range(len(arrays)))
-        each = jax.vmap(
-            lambda a, where, weights: loss(*a, where=where, weights=weights), (axes, 0, 0)
-        )
-        close(each(arrays, where, weights), got)
-    assert not np.asarray(loss(*arrays, where=np.array(False))).any()
+
+    def loss(arrays, where, weights=None):
+        return case.call(*arrays, where=where, weights=weights, reduction=None)
+
+    @jax.jit
+    def masked(arrays, where, weights):
+        nothing = loss(arrays, np.array(False))
+        if case.parts:
+            return nothing, [nothing]
+        axes = [None if i in case.shared else 0 for i in range(len(arrays))]
+        each = jax.vmap(loss, (axes, 0, 0))(arrays, where, weights)
+        return nothing, [loss(arrays, mask, weights) for mask in (where, full)] + [each]
+
+    nothing, (first, *others) = masked(list(arrays), where, weights)
+    assert not np.asarray(nothing).any()
+    for other in others:
+        close(other, first)
     for name, wrong in (("where", np.ones((4, 1), bool)), ("weights", np.ones(3, np.float32))):
         with pytest.raises(ValueError, match=rf"{name} of shape .*leading axes"):
             jax.eval_shape(options_of(case, **{name: wrong}), *arrays)
@@ -380,7 +387,7 @@ def test_any_partition_gives_the_whole(case, rng):
         loss = options_of(case, where=where, weights=weights, reduction=jaxloss.stats)
         return loss(arrays[0] * (1 + (scale - 1) * away), *arrays[1:])
 
-    @functools.partial(quick_jit, static_argnums=1)
+    @functools.partial(jax.jit, static_argnums=1)
     def merged(batch, sizes):
         def whole(scale):
             return jaxloss.merge(
@@ -441,7 +448,7 @@ def test_nan_stays_in_its_unit(case, rng):
 def test_nan_shows_in_a_large_batch(case, rng):
     """Where XLA works on vectors too: its maximum and its exp may lose a NaN there."""
     units = 64 if case.kind == "coupled" else 1024
-    arrays, loss = arrays_of(case, rng, (units,)), jax.jit(options_of(case))
+    arrays, loss = arrays_of(case, rng, (units,)), users_jit(options_of(case))
     assert np.isfinite(loss(*arrays))
     for argument in set(floats_of(arrays)) - set(case.shared):
         bad = poisoned(case, arrays, np.arange(units) != 2, np.nan)[argument]
@@ -538,7 +545,7 @@ def test_every_mode_of_differentiation(case, rng):
         def f(x):
             return options_of(case)(x, *arrays[1:])
 
-        @quick_jit
+        @jax.jit
         def modes(x):
             slope = jax.grad(f)(x)
             along = jax.jvp(f, (x,), (v,))[1], jnp.vdot(jax.jacfwd(f)(x), v), jnp.vdot(slope, v)
@@ -553,8 +560,8 @@ def test_every_mode_of_differentiation(case, rng):
         for got in curves:
             close(got, (up[1] - down[1]) / (2 * h), "differences", floor=1e-9 * bend)
         one = case.take(arrays, slice(1))
-        batch = quick_jit(jax.vmap(options_of(case)))(*(np.stack([a, a]) for a in one))
-        np.testing.assert_allclose(batch, [quick_jit(options_of(case))(*one)] * 2, rtol=1e-12)
+        batch = jax.jit(jax.vmap(options_of(case)))(*(np.stack([a, a]) for a in one))
+        np.testing.assert_allclose(batch, [jax.jit(options_of(case))(*one)] * 2, rtol=1e-12)
 
 
 @law()
@@ -575,10 +582,10 @@ def test_inside_one_jit_as_outside(case, rng):
         return loss(first(scale), numbers)
 
     scale = jnp.float32(30)
-    x = quick_jit(first)(scale)
-    value, (slope, slopes) = quick_jit(jax.value_and_grad(loss, (0, 1)))(x, numbers)
-    grads = quick_jit(lambda scale, t: jax.vjp(first, scale)[1](t)[0])(scale, slope), slopes
-    fused, fused_grads = jax.jit(jax.value_and_grad(f, (0, 1)))(scale, numbers)
+    x = jax.jit(first)(scale)
+    value, (slope, slopes) = jax.jit(jax.value_and_grad(loss, (0, 1)))(x, numbers)
+    grads = jax.jit(lambda scale, t: jax.vjp(first, scale)[1](t)[0])(scale, slope), slopes
+    fused, fused_grads = users_jit(jax.value_and_grad(f, (0, 1)))(scale, numbers)
     np.testing.assert_allclose(fused, value, rtol=1e-5, atol=1e-7)
     for got, want in zip(*map(jax.tree.leaves, (fused_grads, grads)), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-5)
@@ -611,7 +618,7 @@ def test_sharded_batches(case, rng):
 def test_one_trace_and_no_scatter(case, rng):
     arrays, traces = arrays_of(case, rng), []
 
-    @quick_jit
+    @jax.jit
     def grad(arrays, where, weights):
         traces.append(1)
         loss = options_of(case, where=where, weights=weights)
@@ -621,7 +628,7 @@ def test_one_trace_and_no_scatter(case, rng):
     for scale in (1, 2):
         grad(arrays, KEPT, scale * weights)
     assert len(traces) == 1
-    backward = quick_jit(lambda x: jax.vjp(lambda x: options_of(case)(x, *arrays[1:]), x))
+    backward = jax.jit(lambda x: jax.vjp(lambda x: options_of(case)(x, *arrays[1:]), x))
     value, pull = backward(arrays[0])
     lowered = jax.jit(pull).lower(value).as_text()
     assert not re.search(r"stablehlo\.(scatter|gather|sort)", lowered)
@@ -634,7 +641,7 @@ def test_one_trace_and_no_scatter(case, rng):
 
 
 def value_of(row, arrays, **options):
-    return float(quick_jit(options_of(row, **options))(*arrays))
+    return float(jax.jit(options_of(row, **options))(*arrays))
 
 
 @law(losses=True)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
 import pytest
+from effort import users_jit
 
 INF, NAN = float("inf"), float("nan")
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
@@ -17,7 +18,9 @@ def everything(function, dtype, *columns):
     """Value, gradient and Hessian at many points (or rows) at once, in one program."""
     every = tuple(range(len(columns)))
     slope = jax.jacrev(function, every)
-    program = jax.jit(jax.vmap(lambda *x: (function(*x), slope(*x), jax.jacfwd(slope, every)(*x))))
+    program = users_jit(
+        jax.vmap(lambda *x: (function(*x), slope(*x), jax.jacfwd(slope, every)(*x)))
+    )
     return jax.tree.map(np.asarray, program(*(jnp.array(c, dtype) for c in columns)))
 
 

@@ -26,7 +26,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from harness import quick_jit
 
 EPS = 8
 DRAWS = 6
@@ -259,7 +258,7 @@ def of_jax(function, row, by):
             value, pull = jax.vjp(call, *(arrays[i] for i in by)) if by else (call(), tuple)
             yield [value, *(pull(cotangent(value.shape).astype(value.dtype)) if by else ())]
 
-    compiled = quick_jit(lambda *arrays: list(variants(*arrays)))
+    compiled = jax.jit(lambda *arrays: list(variants(*arrays)))
     return (lambda *arrays: list(variants(*arrays))) if row.eager else compiled
 
 
