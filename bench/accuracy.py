@@ -22,15 +22,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import mpmath
 import numpy as np
 from rich.console import Console
 
-from bench.exact import Digits, digits, numpy_of_objects
+from bench.exact import digits, is_finite, mpfr, numpy_of_objects
 from bench.faults import misused, not_finite, polluted
 from bench.oracles import Call, Case, Result, able_to, callers, harness, lines_of, quiet
 
-STEP, NUDGE, DRAWS = mpmath.mpf("1e-26"), mpmath.mpf("1e-9"), 2
+STEP, NUDGE = mpfr("1e-26"), mpfr("1e-9")
 DTYPES: dict[str, Any] = {
     "float32": jnp.float32,
     "float64": jnp.float64,
@@ -45,7 +44,7 @@ class Truth:
     """What is right at one batch of points, and the unit that an error is told in."""
 
     arrays: tuple[np.ndarray, ...]
-    values: np.ndarray  # Digits
+    values: np.ndarray  # of 110 digits
     value_unit: np.ndarray
     slopes: list[Slope]
 
@@ -56,7 +55,7 @@ class Slope:
 
     argument: int
     index: Any
-    exact: np.ndarray  # Digits
+    exact: np.ndarray  # of 110 digits
     unit: np.ndarray
     excluded: np.ndarray  # a kink within the step, or no derivative
 
@@ -73,7 +72,7 @@ class Errors:
 
     def add(self, truth: Truth, result: Result, factor: float) -> None:
         values, grads = result
-        known = np.array([mpmath.isfinite(v.x) for v in truth.values.ravel()])
+        known = np.array([is_finite(v) for v in truth.values.ravel()])
         known &= np.isfinite(truth.value_unit.ravel())
         self.points += known.size
         self.no_value += int(np.sum(~known))
@@ -99,13 +98,14 @@ def _distance(
     rows = zip(*(np.ravel(a) for a in (got, want, unit, kept)), strict=True)
     for each, exact, size, keep in rows:
         if keep:
-            yield float(abs((exact - float(each)).x) / float(size)) if np.isfinite(each) else np.inf
+            yield float(abs(exact - float(each)) / float(size)) if np.isfinite(each) else np.inf
 
 
-def _quantiles(errors: list[float]) -> tuple[str, str]:
+def _quantiles(errors: list[float]) -> tuple[str, ...]:
     if not errors:
         return "-", "-"
-    return f"{np.quantile(errors, 0.99, method='higher'):.3g}", f"{np.max(errors):.3g}"
+    ends = np.quantile(errors, 0.99, method="higher"), np.max(errors)
+    return tuple("0" if end < 1e-9 else f"{end:.3g}" for end in ends)  # the truth's own rounding
 
 
 def truths(case: Case, dtype: Any, points: int) -> Iterator[Truth]:
@@ -133,7 +133,7 @@ def _places(case: Case, arrays: tuple[np.ndarray, ...], rng: Any) -> Iterator[tu
     """Of each argument one random element per unit, or a few where all units depend on it."""
     for argument in harness.floats_of(arrays):
         shape = arrays[argument].shape
-        if case.kind == "plain" and argument not in case.shared:
+        if _own(case, argument):
             yield (
                 argument,
                 (np.arange(shape[0]), *(rng.integers(n, size=shape[0]) for n in shape[1:])),
@@ -155,9 +155,7 @@ def _exactly(
         options["at"] = objects[0] if at is None else at
     with numpy_of_objects():
         result = np.asarray(getattr(case, of)(*objects, **options), object)
-    rounded = [each for each in result.ravel() if getattr(each, "dtype", None) == np.longdouble]
-    assert of == "scale" or not np.any(rounded), f"the truth of {case} rounds on its way"
-    return np.array([Digits(each) for each in result.ravel()]).reshape(result.shape or (1,))
+    return np.array([mpfr(each) for each in result.ravel()], object).reshape(result.shape or (1,))
 
 
 def _slope(
@@ -167,14 +165,15 @@ def _slope(
     info, step = jnp.finfo(dtype), _steps(objects[argument][index])
     down, here, up = (_rise(case, objects, dtype, argument, index, s * step) for s in (-1, 0, 1))
     exact, left, right = (up - down) / (2 * step), (here - down) / step, (up - here) / step
+    floats = [
+        a.size // (len(a) if _own(case, i) else 1) if _wide(a) else 0 for i, a in enumerate(objects)
+    ]
     moves = []
-    for _ in range(DRAWS):
-        moved = [_nudged(a, rng) if _wide(a) else a for a in objects]
+    for signs in _signs(sum(floats), rng):
+        moved = _nudged(case, objects, floats, signs)
         down, up = (_rise(case, moved, dtype, argument, index, s * step) for s in (-1, 1))
         moves.append(((up - down) / (2 * step) - exact) / NUDGE)
-    floats = [np.shape(a)[1:] if case.kind == "plain" else a.shape for a in objects if _wide(a)]
-    inputs = sum(np.prod(shape) for shape in floats)
-    root = np.sqrt(inputs * np.mean([m.astype(float) ** 2 for m in moves], axis=0))
+    root = np.sqrt(sum(floats) * np.mean([m.astype(float) ** 2 for m in moves], axis=0))
     unit = float(info.eps) * (root + np.abs(exact.astype(float))) + float(info.tiny)
     apart = np.abs((left - right).astype(float)) > 1e-6 * unit
     drowned = np.abs((exact * step / here).astype(float)) < 1e-100
@@ -184,7 +183,7 @@ def _slope(
 
 
 def _steps(element: Any) -> np.ndarray:
-    return np.frompyfunc(lambda x: Digits(abs(x.x) or 1) * STEP, 1, 1)(np.atleast_1d(element))
+    return np.frompyfunc(lambda x: (abs(x) or 1) * STEP, 1, 1)(np.atleast_1d(element))
 
 
 def _rise(
@@ -192,7 +191,7 @@ def _rise(
 ) -> np.ndarray:
     """The truth where an element of every unit, or of one, is moved: per unit, or summed."""
     moved = [np.array(a) if i == argument else a for i, a in enumerate(objects)]
-    at_once = case.kind == "plain" and argument not in case.shared
+    at_once = _own(case, argument)
     moved[argument][index] = moved[argument][index] + (by if at_once else by[0])
     values = _exactly(case, moved, dtype, at=objects[0])
     return values.reshape(len(values), -1).sum(1) if at_once else np.asarray([values.sum()])
@@ -202,8 +201,31 @@ def _wide(array: np.ndarray) -> bool:
     return array.dtype == object
 
 
-def _nudged(array: np.ndarray, rng: Any) -> np.ndarray:
-    return array * (1 + NUDGE * rng.choice([-1, 1], array.shape).astype(object))
+def _own(case: Case, position: int) -> bool:
+    """Whether a row of the argument belongs to one unit alone."""
+    return case.kind == "plain" and position not in case.shared
+
+
+def _signs(count: int, rng: Any) -> np.ndarray:
+    """Rows of signs, one per input, in which no two inputs agree or disagree in every row.
+
+    So the effects of two inputs never cancel in all of them.
+    """
+    rows = int(np.ceil(np.log2(count)))
+    codes = rng.permutation(2**rows)[:count]
+    return 1 - 2 * np.array([np.zeros(count, int), *((codes >> row) & 1 for row in range(rows))])
+
+
+def _nudged(
+    case: Case, objects: list[Any], floats: list[int], signs: np.ndarray
+) -> list[np.ndarray]:
+    """Every number moved by NUDGE of itself, up or down."""
+    rest, moved = list(signs), []
+    for i, (array, count) in enumerate(zip(objects, floats, strict=True)):
+        own, rest = np.array(rest[:count]), rest[count:]
+        shape = (array.shape[1:] if _own(case, i) else array.shape) if count else ()
+        moved.append(array * (1 + NUDGE * own.reshape(shape).astype(object)) if count else array)
+    return moved
 
 
 def measure(case: Case, calls: dict[str, Scaled], name: str, points: int) -> dict[str, Errors]:
@@ -296,7 +318,7 @@ ABOUT = """# Accuracy
 Written by `python -m bench accuracy`: {points} seeded points or more per loss and dtype, the same
 for everyone ({versions}; Python {python}, CPU).
 
-* **Errors** are in eps of the dtype of the inputs, against mpmath with 110 digits: of a value
+* **Errors** are in eps of the dtype of the inputs, against MPFR with 110 digits: of a value
   relative to its condition scale (the largest term that the loss adds or subtracts), of a gradient
   relative to what one ulp of each input does to it, plus its own ulp. In half precision ours are
   computed in float32 and returned so.

@@ -66,6 +66,30 @@ def focal(miss: Array, loss: Array, gamma: Array) -> Array:
     return jnp.power(miss, gamma) * loss
 
 
+def _sigmoid_focal_in_logits(x: Array, y: Array, gamma: Array) -> Array:
+    wrong, loss = miss(x, y), logistic_loss(x, y)
+    turn = (1 - 2 * y) * slope_of_sigmoid(x)
+    return _focal_in_miss(wrong, loss, gamma) * turn + jnp.power(
+        wrong, gamma
+    ) * _slope_of_logistic_loss(x, y)
+
+
+def _sigmoid_focal_in_labels(x: Array, y: Array, gamma: Array) -> Array:
+    wrong, loss = miss(x, y), logistic_loss(x, y)
+    turn = _focal_in_miss(wrong, loss, gamma) * tanh(x / 2)
+    return -turn - xtimes(jnp.power(wrong, gamma), x)
+
+
+def _sigmoid_focal_in_gamma(x: Array, y: Array, gamma: Array) -> Array:
+    return _focal_in_gamma(miss(x, y), logistic_loss(x, y), gamma)
+
+
+@closed_form(_sigmoid_focal_in_logits, _sigmoid_focal_in_labels, _sigmoid_focal_in_gamma)
+def sigmoid_focal(x: Array, y: Array, gamma: Array) -> Array:
+    """The focal loss of a logit; a label that is right at ±∞ has the slope 0."""
+    return focal(miss(x, y), logistic_loss(x, y), gamma)
+
+
 @closed_form(lambda x, q: (q - 0.5) + jnp.sign(x) / 2, lambda x, q: x)
 def pinball(x: Array, q: Array) -> Array:
     """max(q·x, (q - 1)·x), with the middle of its slopes at 0."""

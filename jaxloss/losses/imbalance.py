@@ -72,7 +72,7 @@ def sigmoid_focal_loss(
     x, y = inputs.paired(where, logits=logits, labels=labels)
     inputs.require((y >= 0) & (y <= 1), "labels", y, "a probability is in [0, 1]")
     gamma = inputs.option("gamma", gamma, x, must_be="0 or more")
-    values = kernels.focal(kernels.miss(x, y), kernels.logistic_loss(x, y), gamma)
+    values = kernels.sigmoid_focal(x, y, gamma)
     if alpha is not None:
         alpha = inputs.option("alpha", alpha, x, must_be="in [0, 1]", entries=True)
         values = numerics.xtimes(alpha * y + (1 - alpha) * (1 - y), values)

@@ -4,8 +4,6 @@ import numpy as np
 import jaxloss
 from cases import case
 
-HALF_LOG_TWO_PI = np.log(2 * np.longdouble("3.14159265358979323846264338327950288")) / 2
-
 
 def normal(rng, units):
     """Errors from far below to far above the standard deviation, of every size."""
@@ -19,7 +17,8 @@ def gaussian_terms(means, variances, targets, full=False):
     logs = np.where(
         variances > np.longdouble("1e1000"), np.inf, np.log(variances)
     )  # 1e2000 stands for infinity
-    return logs / 2, (means - targets) ** 2 / (2 * variances), full * HALF_LOG_TWO_PI
+    two_pi = 2 * np.arccos(np.longdouble(-1))
+    return logs / 2, (means - targets) ** 2 / (2 * variances), full * np.log(two_pi) / 2
 
 
 def gaussian(*arrays, full=False):
@@ -47,8 +46,8 @@ def rates(rng, units):
 def log_factorial(count):
     if not count > -1:
         return np.longdouble("nan")
-    with mpmath.workprec(80):
-        return np.longdouble(str(mpmath.loggamma(mpmath.mpf(str(count)) + 1)))
+    with mpmath.workdps(130):
+        return np.longdouble(mpmath.nstr(mpmath.loggamma(mpmath.mpf(str(count)) + 1), 120))
 
 
 def poisson_terms(predictions, targets, log_input=True, full=False):

@@ -42,7 +42,7 @@ def log_cosh(predictions, targets):
 
 
 def quantile(predictions, targets, quantile=0.5):
-    q = np.asarray(quantile).astype(np.longdouble)
+    q = np.asarray(quantile)
     e = (targets[..., None] if q.ndim else targets) - predictions
     return np.where(e > 0, q, q - 1) * e
 

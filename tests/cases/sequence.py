@@ -6,7 +6,11 @@ import jaxloss
 from cases import case
 
 CLASSES = 3
-HUGE = np.longdouble("1e1000")  # beyond it is what stands for infinity
+
+
+def huge():
+    """Beyond it is what stands for infinity."""
+    return np.longdouble("1e1000")
 
 
 def spelled(path, blank):
@@ -15,7 +19,7 @@ def spelled(path, blank):
 
 
 def log_sum(terms, axis):
-    top = np.maximum(terms.max(axis, keepdims=True), -HUGE)
+    top = np.maximum(terms.max(axis, keepdims=True), -huge())
     return np.log(np.exp(terms - top).sum(axis)) + np.squeeze(top, axis)
 
 
@@ -45,7 +49,7 @@ def truth(x, labels, present=None, blank_id=0, zero_infinity=False):
     right = -log_sum(np.where(spells, -cost, -np.inf), -1)
     wrong = np.exp(log_sum(np.where(spells, -np.inf, -cost), -1))
     loss = np.where(right < 0.5, -np.log1p(-wrong), right)
-    return np.where(zero_infinity & (loss > HUGE), 0, loss).reshape(units)
+    return np.where(zero_infinity & (loss > huge()), 0, loss).reshape(units)
 
 
 def dearest(x, labels, present=None, blank_id=0, zero_infinity=False):
