@@ -169,8 +169,8 @@ def _slope(
         a.size // (len(a) if _own(case, i) else 1) if _wide(a) else 0 for i, a in enumerate(objects)
     ]
     moves = []
-    for signs in _signs(sum(floats), rng):
-        moved = _nudged(case, objects, floats, signs)
+    for row in signs(sum(floats), rng):
+        moved = _nudged(case, objects, floats, row)
         down, up = (_rise(case, moved, dtype, argument, index, s * step) for s in (-1, 1))
         moves.append(((up - down) / (2 * step) - exact) / NUDGE)
     root = np.sqrt(sum(floats) * np.mean([m.astype(float) ** 2 for m in moves], axis=0))
@@ -206,7 +206,7 @@ def _own(case: Case, position: int) -> bool:
     return case.kind == "plain" and position not in case.shared
 
 
-def _signs(count: int, rng: Any) -> np.ndarray:
+def signs(count: int, rng: Any) -> np.ndarray:
     """Rows of signs, one per input, in which no two inputs agree or disagree in every row.
 
     So the effects of two inputs never cancel in all of them.

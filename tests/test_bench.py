@@ -26,12 +26,23 @@ def test_numpy_computes_with_many_digits(rng):
     x = rng.normal(size=(5, 3))
     with numpy_of_objects():
         exact = np.log1p(np.exp(np.where(x > 0, digits(x), 1))).sum(-1)
-    for got, numbers in zip(exact, x, strict=True):
-        want = sum(mpmath.log1p(mpmath.exp(n if n > 0 else 1)) for n in map(float, numbers))
-        assert abs(got.x - want) < 1e-100
+    with mpmath.workdps(120):
+        for got, numbers in zip(exact, x, strict=True):
+            want = sum(mpmath.log1p(mpmath.exp(n if n > 0 else 1)) for n in map(float, numbers))
+            assert abs(mpmath.mpf(str(got)) - want) < 1e-100
     third = digits(np.ones(1)) / 3 - np.ones(1) / 3
-    assert 1e-18 < abs(third[0].x) < 1e-16
-    assert digits(np.array(np.inf)) * 0 == 0
+    assert 1e-18 < abs(third[0]) < 1e-16
+    assert digits(np.array(np.inf))[()] * 0 == 0
+    with pytest.raises(TypeError):
+        _ = third + np.ones(1, np.longdouble)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8, 24])
+def test_no_two_inputs_cancel_in_every_row_of_signs(rng, count):
+    signs = accuracy.signs(count, rng)
+    products = np.abs(signs.T @ signs)
+    assert set(np.unique(signs)) <= {-1, 1}
+    assert (products[~np.eye(count, dtype=bool)] < len(signs)).all()
 
 
 @pytest.mark.parametrize("eps", [3, 30])
