@@ -89,6 +89,7 @@ def check_gradients(case, rng, dtype, units, few):
             settled = np.atleast_1d((doubt <= 16 * unit) | ((want == 0) & (doubt <= 1e-8)))
             doubtful += np.sum(~settled)
             beyond = np.maximum(np.abs(got - want) - doubt, 0)
+            unit = np.maximum(unit, case.slope_floor * np.finfo(dtype).eps)
             errors.extend(np.atleast_1d(beyond / unit)[settled])
     reach = 0.1 if dtype == np.float32 else 0.85  # extended precision has 11 bits more than float64
     assert doubtful <= reach * (len(errors) + doubtful), "the differences do not settle"

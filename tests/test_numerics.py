@@ -283,6 +283,16 @@ NUMBERS = [
         edges={(0.0, 0.0, 2.0): (0, (0, 0, 0)), (1.0, 5.0, 0.0): (5, (0, 1, 0))},
     ),
     Row(
+        function=kernels.sigmoid_focal,
+        truth=lambda x, y, gamma: miss(x, y) ** gamma * logistic_loss(x, y),
+        points=grid(REAL[2:-2], SHARE, (0.5, 2.0)),
+        edges={
+            (INF, 1.0, 2.0): (0, (0, 0, 0)),
+            (-INF, 0.0, 2.0): (0, (0, 0, 0)),
+            (INF, 0.0, 2.0): (INF, (1, -INF, 0)),
+        },
+    ),
+    Row(
         function=numerics.absolute,
         truth=abs,
         points=grid(REAL),

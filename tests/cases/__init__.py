@@ -59,6 +59,9 @@ class Case:
     whole: tuple[int, ...] = ()
     # axes between the units and the features that `where` may delete from, as () or (3, 2)
     parts: tuple[int, ...] = ()
+    # a gradient that is a difference of two probabilities is known to this many eps, where they
+    # are so near each other that the inputs hardly move it
+    slope_floor: float = 0.0
     # hand-written corners: ((one unit's arguments), value) or (..., value, gradient of the first)
     corners: tuple[tuple[Any, ...], ...] = ()
 
