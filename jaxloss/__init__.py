@@ -108,7 +108,9 @@ from jaxloss.train.fit import fit as fit
 from jaxloss.train.gradient import value_and_grad as value_and_grad
 from jaxloss.train.history import History as History
 from jaxloss.train.minimize import minimize as minimize
+from jaxloss.train.nonfinite import NonFiniteError as NonFiniteError
 from jaxloss.train.objective import Aux as Aux
+from jaxloss.train.precision import Precision as Precision
 from jaxloss.train.step import TrainState as TrainState
 from jaxloss.train.step import make_train_step as make_train_step
 from jaxloss.train.stopping import EarlyStop as EarlyStop

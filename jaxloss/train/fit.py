@@ -10,19 +10,21 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from jaxloss.core.statistics import Mean, Statistic
+from jaxloss.core.statistics import Statistic
 from jaxloss.train.history import History
+from jaxloss.train.nonfinite import NonFiniteError, is_fault
 from jaxloss.train.objective import PyTree
 from jaxloss.train.progress import first_interrupt, progress_bar
-from jaxloss.train.step import TrainState, TrainStep
+from jaxloss.train.step import Metrics, TrainState, TrainStep
 from jaxloss.train.stopping import EarlyStop
 
 Batches: TypeAlias = Iterable[PyTree] | Callable[[int], Iterable[PyTree]]
 Evaluate: TypeAlias = Callable[[TrainState], Mapping[str, ArrayLike | Statistic]]
 Callback: TypeAlias = Callable[[TrainState, History], object]
-Window: TypeAlias = list[tuple[int, int, dict[str, Mean]]]
+Window: TypeAlias = list[tuple[int, int, Metrics]]
 
 WINDOW = 16
 
@@ -67,6 +69,8 @@ def fit(
     Raises:
         ValueError: Not exactly one of `steps` and `epochs` is given, `steps` is not a multiple of
             `steps_per_call`, there are no batches, or `stop` has nothing to watch.
+        NonFiniteError: The loss or its gradient is not finite, and `step` says "raise". It is
+            noticed when metrics are read, and carries the last good state.
         ModuleNotFoundError: rich is missing and `progress` is not False.
 
     Example:
@@ -152,10 +156,28 @@ class _Training:
         """Reads one window while the device computes the next."""
         fetched = jax.device_get([metrics for _, _, metrics in self.waiting])
         for (row, step, _), metrics in zip(self.waiting, fetched, strict=True):
-            self.history.record(row, step, metrics)
+            self.record(row, step, metrics)
         if self.waiting:
             self.show(self.waiting[-1][1] - self.before, self.history.last("loss"))
         self.waiting, self.launched, self.last_read = self.launched, [], time.monotonic()
+
+    def record(self, row: int, step: int, metrics: Metrics) -> None:
+        """Leaves out what is not finite of an update that was not made."""
+        bad = metrics.get("first_bad_leaf", -1)
+        if bad >= 0 and self.step.nonfinite == "raise" and is_fault(metrics):
+            leaf = self.step.leaf_names[bad]
+            what = leaf if leaf == "loss" else f"gradient of {leaf}"
+            when = f"{step - self.step.steps_per_call + 1} to " * (self.step.steps_per_call > 1)
+            raise NonFiniteError(
+                f"step {when}{step}: the {what} is not finite. The update was not made: the error "
+                "has the last good `state` and the `history`.",
+                self.state,
+                self.history,
+            )
+        means = {name: metric for name, metric in metrics.items() if name != "first_bad_leaf"}
+        if bad >= 0:
+            means = {name: mean for name, mean in means.items() if np.isfinite(mean.total)}
+        self.history.record(row, step, means)
 
     def read_all(self) -> None:
         self.read()

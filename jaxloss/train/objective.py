@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import jax
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxloss.core.statistics import Deferred, Mean, Statistic, value
 
@@ -39,9 +40,14 @@ def objective(loss_fn: Callable[..., Loss | tuple[Loss, Aux]]) -> Callable[..., 
     names = [name for name in ("rng", "model_state", "step") if takes(loss_fn, name)]
 
     def call(
-        params: PyTree, batch: PyTree, *, model_state: PyTree, **others: Array | None
+        params: PyTree,
+        batch: PyTree,
+        *,
+        rng: Array | None,
+        model_state: PyTree,
+        step: ArrayLike | None,
     ) -> tuple[Loss, Aux]:
-        given = {"model_state": model_state, **others}
+        given = {"rng": rng, "model_state": model_state, "step": step}
         loss, aux = _with_aux(loss_fn(params, batch, **{name: given[name] for name in names}))
         for name, metric in aux.metrics.items():
             if not isinstance(metric, Statistic):

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,23 +15,49 @@ from jax.typing import ArrayLike
 
 from jaxloss.core.statistics import Mean
 from jaxloss.train.gradient import value_and_grad
-from jaxloss.train.objective import Aux, Loss, PyTree, as_mean
+from jaxloss.train.nonfinite import first_bad_leaf, of_a_call, unless
+from jaxloss.train.objective import Aux, Loss, PyTree, as_mean, objective
 from jaxloss.train.optimizer import Optimizer, initial_state, updated
+from jaxloss.train.partition import Trainable, apart, together
+from jaxloss.train.precision import LossScale, Precision, cast, with_gradient_times
+
+# a Mean by name, and with `nonfinite` the int32 "first_bad_leaf"
+Metrics: TypeAlias = dict[str, PyTree]
+Objective: TypeAlias = Callable[[PyTree], tuple[tuple[Array, Aux], PyTree]]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything that a step changes. Arrays only, so that it can be saved, stacked and donated."""
+    """Everything that a step changes. Arrays only, so that it can be saved, stacked and donated.
+
+    `step` counts the updates that were tried and `skipped` those of them that were not made;
+    `ema` is the average of the trained parameters.
+    """
 
     step: Array
     params: PyTree
     opt_state: PyTree
     model_state: PyTree = None
     rng: Array | None = None
+    ema: PyTree = None
+    loss_scale: LossScale | None = None
+    skipped: Array | None = None
+
+    @property
+    def eval_params(self) -> PyTree:
+        """The parameters to evaluate and to keep: averaged with `ema=`, in their own dtype."""
+        if self.ema is None:
+            return self.params
+        return jax.tree.map(
+            lambda average, param: param if average is None else average.astype(param.dtype),
+            self.ema,
+            self.params,
+            is_leaf=lambda node: node is None,
+        )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class TrainStep:
     """`step(state, batch) -> (state, metrics)`, compiled; made by `make_train_step`."""
 
@@ -38,7 +65,12 @@ class TrainStep:
     optimizer: Optimizer
     microbatches: int
     steps_per_call: int
+    precision: Precision | None
+    nonfinite: Literal["apply", "skip", "raise"]
+    trainable: Trainable
+    ema: float | None
     donate: bool
+    leaf_names: tuple[str, ...] = dataclasses.field(default=(), init=False)
 
     def init(
         self, params: PyTree, *, rng: Array | None = None, model_state: PyTree = None
@@ -50,44 +82,115 @@ class TrainStep:
                 "loss_fn takes an rng and none was given: say "
                 "step.init(params, rng=jax.random.key(0))."
             )
-        params = jax.tree.map(jnp.asarray, params)
-        opt_state = initial_state(self.optimizer, params)
-        state = TrainState(jnp.zeros((), jnp.int32), params, opt_state, model_state, rng)
+        trained, frozen = apart(jax.tree.map(jnp.asarray, params), self.trainable)
+        if self.precision is not None:
+            trained = cast(trained, self.precision.params)
+        state = TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=together(trained, frozen),
+            opt_state=initial_state(self.optimizer, trained),
+            model_state=model_state,
+            rng=rng,
+            ema=None if self.ema is None else jax.tree.map(_wide, trained),
+            loss_scale=LossScale.first() if self._loss_scale == "dynamic" else None,
+            skipped=jnp.zeros((), jnp.int32) if self._skips else None,
+        )
         return jax.tree.map(_own_array, state)
 
-    def raw(self, state: TrainState, batch: PyTree) -> tuple[TrainState, dict[str, Mean]]:
+    def raw(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
         """The pure function that a call compiles: for vmap, scan, grad and shard_map."""
         if self.steps_per_call == 1:
             return self._update(state, batch)
         state, metrics = jax.lax.scan(self._update, state, batch, length=self.steps_per_call)
-        return state, jax.tree.map(functools.partial(jnp.sum, axis=0), metrics)
+        return state, of_a_call(metrics)
 
-    def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, dict[str, Mean]]:
+    def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
         """One update, or `steps_per_call` of them. A donated `state` is used up."""
         return self._compiled(state, batch)
 
     @functools.cached_property
-    def _compiled(self) -> Callable[..., tuple[TrainState, dict[str, Mean]]]:
+    def _compiled(self) -> Callable[..., tuple[TrainState, Metrics]]:
         return jax.jit(self.raw, donate_argnums=0 if self.donate else ())
 
-    def _update(self, state: TrainState, batch: PyTree) -> tuple[TrainState, dict[str, Mean]]:
-        rng = None if state.rng is None else jax.random.fold_in(state.rng, state.step)
-        gradient = value_and_grad(self.loss_fn, microbatches=self.microbatches, has_aux=True)
-        objective = functools.partial(
-            gradient, batch=batch, rng=rng, model_state=state.model_state, step=state.step
-        )
-        (loss, aux), grads = objective(state.params)
-        params, opt_state = updated(
+    @property
+    def _loss_scale(self) -> float | Literal["dynamic"] | None:
+        return None if self.precision is None else self.precision.loss_scale
+
+    @property
+    def _skips(self) -> bool:
+        return self.nonfinite != "apply" or self._loss_scale is not None
+
+    def _update(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
+        trained, frozen = apart(state.params, self.trainable)
+        objective = self._objective(state, frozen, batch)
+        (loss, aux), grads = objective(trained)
+        trained, opt_state = updated(
             self.optimizer,
             grads,
             state.opt_state,
-            state.params,
+            trained,
             value=loss,
             value_fn=_differentiable(objective),
         )
-        new = TrainState(state.step + 1, params, opt_state, aux.model_state, state.rng)
+        new = dataclasses.replace(
+            state,
+            params=together(trained, frozen),
+            opt_state=opt_state,
+            model_state=aux.model_state,
+            ema=None if self.ema is None else _averaged(self.ema, state.ema, trained),
+        )
         metrics = {name: as_mean(statistic) for name, statistic in aux.metrics.items()}
-        return new, metrics | {"grad_norm": Mean.constant(_norm(grads))}
+        metrics["grad_norm"] = Mean.constant(_norm(grads))
+        if self._skips:
+            new, report = self._guarded(state, new, loss, grads)
+            metrics |= report
+        return dataclasses.replace(new, step=state.step + 1), metrics
+
+    def _objective(self, state: TrainState, frozen: PyTree, batch: PyTree) -> Objective:
+        """The loss of the batch and its gradient, as a function of the trained parameters."""
+        complete = objective(self.loss_fn)
+        fixed = None if self._loss_scale == "dynamic" else self._loss_scale
+        scale = fixed if state.loss_scale is None else state.loss_scale.scale
+
+        def loss_fn(
+            trained: PyTree,
+            batch: PyTree,
+            *,
+            rng: Array | None,
+            model_state: PyTree,
+            step: ArrayLike | None,
+        ) -> tuple[Loss, Aux]:
+            if scale is not None:
+                trained = with_gradient_times(trained, 1 / scale)
+            if self.precision is not None:
+                trained = cast(trained, self.precision.compute)
+            params = together(trained, frozen)
+            loss, aux = complete(params, batch, rng=rng, model_state=model_state, step=step)
+            return loss if scale is None else with_gradient_times(loss, scale), aux
+
+        return functools.partial(
+            value_and_grad(loss_fn, microbatches=self.microbatches, has_aux=True),
+            batch=batch,
+            rng=None if state.rng is None else jax.random.fold_in(state.rng, state.step),
+            model_state=state.model_state,
+            step=state.step,
+        )
+
+    def _guarded(
+        self, old: TrainState, new: TrainState, loss: Array, grads: PyTree
+    ) -> tuple[TrainState, Metrics]:
+        """The new state if the loss and the gradient are finite, else the old one, counted."""
+        paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(grads)]
+        self.leaf_names = ("loss", *(f"params{path}" for path in paths))
+        first = first_bad_leaf(loss, grads)
+        skipped = jnp.zeros((), jnp.int32) if old.skipped is None else old.skipped
+        kept = dataclasses.replace(
+            unless(first >= 0, new, old), skipped=skipped + (first >= 0).astype(jnp.int32)
+        )
+        if old.loss_scale is None:
+            return kept, {"first_bad_leaf": first}
+        kept = dataclasses.replace(kept, loss_scale=old.loss_scale.after(first >= 0))
+        return kept, {"first_bad_leaf": first, "loss_scale": Mean.constant(old.loss_scale.scale)}
 
 
 def make_train_step(
@@ -96,6 +199,10 @@ def make_train_step(
     *,
     microbatches: int = 1,
     steps_per_call: int = 1,
+    precision: Precision | None = None,
+    nonfinite: Literal["apply", "skip", "raise"] = "apply",
+    trainable: Trainable = True,
+    ema: float | None = None,
     donate: bool = True,
 ) -> TrainStep:
     """A training step: the exact gradient of a loss, and an Optax update with it.
@@ -114,15 +221,28 @@ def make_train_step(
             update. The model state goes from one to the next.
         steps_per_call: How many updates a call makes; the leaves of its batch then have a leading
             axis of that many batches.
+        precision: What the model computes in, in what its parameters are kept, and a scale of
+            the loss.
+        nonfinite: What becomes of an update whose loss or gradient is not finite. "skip" leaves
+            the state as it was, but for `state.step`, and counts in `state.skipped`; the metric
+            "first_bad_leaf" is an index into `step.leaf_names`, or -1. With "raise", `fit` also
+            ends with a `NonFiniteError`. "apply" makes the update, unless the loss is scaled.
+        trainable: Which parameters have a gradient, a state of the optimizer and a part in
+            clipping: a tree of booleans, of which one stands for all below it, or a function of
+            a path such as "encoder/kernel".
+        ema: The decay of an average of the trained parameters, which starts at the first ones;
+            `state.eval_params` are the averaged parameters.
         donate: Whether a call reuses the memory of the state that it is given.
 
     Returns:
         `step`, with `step.init(params, *, rng=None, model_state=None) -> TrainState`,
         `step(state, batch) -> (state, metrics)` and `step.raw`, the same without compilation.
-        The metrics are `Mean`s by name: "loss", its terms, those of the `Aux`, and "grad_norm".
+        The metrics are `Mean`s by name: "loss", its terms, those of the `Aux`, "grad_norm",
+        and "loss_scale" if it is dynamic.
 
     Raises:
-        ValueError: `microbatches` or `steps_per_call` is less than 1, or does not fit the batch.
+        ValueError: `microbatches` or `steps_per_call` is less than 1, or does not fit the batch;
+            `nonfinite` is another word, `ema` is not in [0, 1), or nothing is trainable.
         TypeError: `loss_fn` returns a bare number and `microbatches` is not 1.
 
     Example:
@@ -139,12 +259,24 @@ def make_train_step(
     for name, count in (("microbatches", microbatches), ("steps_per_call", steps_per_call)):
         if count < 1:
             raise ValueError(f"{name} must be 1 or more, got {count}.")
-    return TrainStep(loss_fn, optimizer, microbatches, steps_per_call, donate)
+    if nonfinite not in ("apply", "skip", "raise"):
+        raise ValueError(f"nonfinite must be 'apply', 'skip' or 'raise', got {nonfinite!r}.")
+    if ema is not None and not 0 <= ema < 1:
+        raise ValueError(f"ema must be at least 0 and less than 1, got {ema}.")
+    return TrainStep(
+        loss_fn,
+        optimizer,
+        microbatches,
+        steps_per_call,
+        precision,
+        nonfinite,
+        trainable,
+        ema,
+        donate,
+    )
 
 
-def _differentiable(
-    objective: Callable[[PyTree], tuple[tuple[Array, Aux], PyTree]],
-) -> Callable[[PyTree], Array]:
+def _differentiable(objective: Objective) -> Callable[[PyTree], Array]:
     """The loss as a function of the parameters, whose gradient is computed by microbatches."""
 
     @jax.custom_vjp
@@ -166,6 +298,17 @@ def _own_array(leaf: ArrayLike) -> Array:
     """A copy, so that donation never meets one buffer twice, of the type that a step returns."""
     leaf = jnp.array(leaf, copy=True)
     return jax.lax.convert_element_type(leaf, leaf.dtype)
+
+
+def _wide(leaf: Array) -> Array:
+    """At least float32, in which a small part of a change is not lost."""
+    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+
+
+def _averaged(decay: float, average: PyTree, params: PyTree) -> PyTree:
+    return jax.tree.map(
+        lambda old, new: old + (1 - decay) * (new.astype(old.dtype) - old), average, params
+    )
 
 
 def _norm(tree: PyTree) -> Array:

@@ -1,0 +1,185 @@
+"""Few bits for the model, many for its parameters, and a scale that finds its height."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxloss
+from jaxloss import Mean, Precision
+
+HALF = Precision(compute=jnp.float16, loss_scale="dynamic")
+
+
+def scaled_steps(step, state, batches):
+    scales = []
+    for batch in batches:
+        state, _ = step(state, batch)
+        scales.append(float(state.loss_scale.scale))
+    return state, scales
+
+
+def test_a_thousand_small_updates_of_bfloat16_parameters_arrive():
+    def loss_fn(w, x):
+        assert w.dtype == dtype
+        return Mean.of(w * x)
+
+    batch = jnp.ones((64, 4), jnp.bfloat16)
+    for precision, dtype, end in ((Precision(), jnp.bfloat16, 3.0), (None, jnp.bfloat16, 4.0)):
+        step = jaxloss.make_train_step(
+            loss_fn, optax.sgd(1e-3), precision=precision, steps_per_call=1000
+        )
+        state = step.init(jnp.full((), 4.0, jnp.bfloat16))
+        state, _ = step(state, jnp.broadcast_to(batch, (1000, *batch.shape)))
+        assert state.params.dtype == (jnp.float32 if precision else jnp.bfloat16)
+        np.testing.assert_allclose(state.params.astype(jnp.float32), end, rtol=1e-4)
+
+
+def test_microbatches_are_added_in_float32():
+    """In bfloat16, 256 + 1 is 256: of the loss, of its gradient and of a metric."""
+
+    def loss_fn(w, x):
+        loss = jaxloss.Sum(jnp.sum(w * x))
+        assert loss.total.dtype == jnp.bfloat16
+        return loss, jaxloss.Aux(metrics={"seen": Mean(jnp.sum(x), jnp.ones((), jnp.bfloat16))})
+
+    x = jnp.concatenate([jnp.full(1, 256.0), jnp.full(63, 1.0)]).astype(jnp.bfloat16)
+    step = jaxloss.make_train_step(loss_fn, optax.sgd(1.0), precision=Precision(), microbatches=64)
+    state, metrics = step(step.init(jnp.array(1.0)), x)
+    assert (state.params, metrics["loss"].value(), metrics["seen"].total) == (-318, 319, 319)
+
+
+def test_what_is_frozen_or_no_number_keeps_its_dtype():
+    def loss_fn(params, x):
+        assert params["table"].dtype == jnp.float16 and params["index"].dtype == jnp.int32
+        assert params["w"].dtype == jnp.bfloat16
+        table = params["table"][params["index"]].astype(jnp.bfloat16)
+        return Mean.of(params["w"] * table * x)
+
+    params = {"w": jnp.ones(()), "table": jnp.ones(3, jnp.float16), "index": jnp.array(1)}
+    step = jaxloss.make_train_step(
+        loss_fn,
+        optax.sgd(0.5),
+        precision=Precision(),
+        trainable={**params, "w": True} | dict.fromkeys(("table", "index"), False),
+    )
+    state, _ = step(step.init(params), jnp.ones(4, jnp.bfloat16))
+    assert jax.tree.map(lambda leaf: leaf.dtype.name, state.params) == {
+        "w": "float32",
+        "table": "float16",
+        "index": "int32",
+    }
+    assert state.params["w"] == 0.5
+
+
+# ------------------------------------------------------------------------------- the loss scale
+
+
+def small(w, x):
+    """A slope of 2⁻²⁶, which is 0 in float16; of 2¹⁰ at an x of 2³⁶."""
+    return Mean.of(w.astype(jnp.float32) * x * 2.0**-26)
+
+
+@pytest.mark.parametrize("n", [1, 4])
+@pytest.mark.parametrize(("scale", "expected"), [(None, 0.0), (1024.0, 1.0), ("dynamic", 1.0)])
+def test_a_scale_keeps_small_gradients(n, scale, expected):
+    precision = Precision(compute=jnp.float16, loss_scale=scale)
+    step = jaxloss.make_train_step(
+        small, optax.sgd(2.0**26), precision=precision, microbatches=n, donate=False
+    )
+    state, metrics = step(step.init(jnp.array(3.0)), jnp.ones(4))
+    assert state.params == 3 - expected
+    assert metrics["grad_norm"].value() == expected * 2.0**-26  # unscaled, and so is the loss
+    assert metrics["loss"].value() == 3 * 2.0**-26
+
+
+def test_clipping_and_optimizers_that_evaluate_the_loss_see_it_without_the_scale():
+    def loss_fn(w, x):
+        return jaxloss.squared_error(w.astype(x.dtype) * x, x, reduction=jaxloss.stats)
+
+    ends = []
+    tx = optax.chain(optax.clip_by_global_norm(0.5), optax.polyak_sgd(0.1))
+    for precision in (None, Precision(compute=jnp.float32, loss_scale="dynamic")):
+        step = jaxloss.make_train_step(loss_fn, tx, precision=precision, microbatches=2)
+        state = step.init(jnp.array(0.25))
+        for _ in range(3):
+            state, _ = step(state, jnp.ones(4))
+        ends.append(float(state.params))
+    assert ends[0] == ends[1] != 0.25
+    step = jaxloss.make_train_step(
+        loss_fn, optax.lbfgs(), precision=Precision(compute=jnp.float32, loss_scale=512.0)
+    )
+    state, _ = step(step.init(jnp.array(0.25)), jnp.ones(4))
+    np.testing.assert_allclose(state.params, 1, rtol=1e-3)
+
+
+def test_an_overflow_changes_nothing_but_the_scale_and_the_counters():
+    step = jaxloss.make_train_step(small, optax.sgd(1.0, momentum=0.9), precision=HALF, ema=0.5)
+    state = step.init(jnp.array(1.0), model_state=jnp.array(7.0))
+    state, _ = step(state, jnp.ones(4))
+    kept = jax.tree.map(np.asarray, (state.params, state.opt_state, state.model_state, state.ema))
+    state, metrics = step(state, jnp.full(4, 2.0**27))  # a slope of 2 times 2¹⁶
+    after = (state.params, state.opt_state, state.model_state, state.ema)
+    for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(kept), strict=True):
+        assert np.asarray(a).tobytes() == b.tobytes()
+    assert (state.step, state.skipped, state.loss_scale.scale) == (2, 1, 2.0**15)
+    assert metrics["first_bad_leaf"] == 1 and metrics["loss_scale"].value() == 2.0**16
+    state, _ = step(state, jnp.full(4, 2.0**26))
+    assert state.skipped == 1 and state.params != kept[0]
+
+
+def test_the_scale_grows_backs_off_and_never_loses_its_minimum():
+    step = jaxloss.make_train_step(small, optax.sgd(0.0), precision=HALF)
+    state = step.init(jnp.array(1.0))
+    nearly = dataclasses.replace(state.loss_scale, steps=jnp.array(1998, jnp.int32))
+    state = dataclasses.replace(state, loss_scale=nearly)
+    fine, over = jnp.ones(4), jnp.full(4, jnp.inf)
+    state, scales = scaled_steps(step, state, [fine, fine, fine])
+    assert scales == [2.0**16, 2.0**17, 2.0**17] and state.loss_scale.steps == 1
+    state, scales = scaled_steps(step, state, [over, fine])
+    assert scales == [2.0**16, 2.0**16] and state.loss_scale.steps == 1
+    state, scales = scaled_steps(step, state, 20 * [over])
+    assert scales == [2.0 ** max(15 - i, 0) for i in range(20)]
+    assert state.skipped == 21 and state.params == 1
+
+
+def test_the_scale_is_that_of_torch():
+    """GradScaler's rules, by hand, over a random course."""
+    rng = np.random.default_rng(0)
+    scale, steps = jaxloss.train.precision.LossScale.first(), 1999
+    scale = dataclasses.replace(scale, steps=jnp.array(steps, jnp.int32))
+    expected, after = 2.0**16, jax.jit(type(scale).after)
+    for overflow in rng.random(30) < 0.4:
+        scale = after(scale, overflow)
+        steps = 0 if overflow else steps + 1
+        expected = expected / 2 if overflow else expected
+        if steps == 2000:
+            expected, steps = 2 * expected, 0
+        assert (scale.scale, scale.steps) == (max(expected, 1.0), steps)
+
+
+def test_fit_raises_only_when_the_scale_cannot_mend_it():
+    step = jaxloss.make_train_step(
+        small, optax.sgd(1.0), precision=HALF, nonfinite="raise", donate=False
+    )
+    state = step.init(jnp.array(1.0))
+    batches = [jnp.full(4, 2.0**27), jnp.ones(4)]
+    ended, history = jaxloss.fit(step, state, batches, epochs=1, progress=False)
+    assert ended.skipped == 1 and np.isfinite(history["grad_norm"]).all()
+    with pytest.raises(jaxloss.NonFiniteError, match="the loss is not finite"):
+        jaxloss.fit(step, state, [jnp.full(4, jnp.nan)], epochs=1, progress=False)
+    least = dataclasses.replace(state.loss_scale, scale=jnp.ones(()))
+    state = dataclasses.replace(state, loss_scale=least)
+    with pytest.raises(jaxloss.NonFiniteError, match="gradient of params is not finite"):
+        jaxloss.fit(step, state, [jnp.full(4, 2.0**43)], epochs=1, progress=False)
+
+
+def test_another_scale_is_explained():
+    scales: Any = ("fast", 0.0, -1.0)
+    for scale in scales:
+        with pytest.raises(ValueError, match="None, 'dynamic' or a positive number"):
+            Precision(loss_scale=scale)
