@@ -17,12 +17,17 @@ from jaxloss.train.step import TrainState
 
 def make_eval_step(
     loss_fn: Callable[..., Loss | tuple[Loss, Aux]],
+    *,
+    eval_params: Callable[[TrainState], PyTree] = lambda state: state.eval_params,
 ) -> Callable[..., dict[str, Statistic]]:
     """A compiled evaluation step, whose batches merge to the loss of them all.
 
     Args:
         loss_fn: As for `make_train_step`, but it must return statistics; its `rng` is None, so
             that what is random in training can be off.
+        eval_params: Which parameters of a state are evaluated: the averaged ones, if there are
+            any. Of `optax.contrib.schedule_free` they are
+            `lambda state: schedule_free_eval_params(state.opt_state, state.params)`.
 
     Returns:
         `evaluate(state, batch, acc=None) -> statistics`, a dict of the loss under "loss", its
@@ -50,7 +55,7 @@ def make_eval_step(
         state: TrainState, batch: PyTree, acc: dict[str, Statistic] | None = None
     ) -> dict[str, Statistic]:
         loss, aux = complete(
-            state.params, batch, rng=None, model_state=state.model_state, step=state.step
+            eval_params(state), batch, rng=None, model_state=state.model_state, step=state.step
         )
         statistics = named(mergeable(loss), aux)
         if acc is None:

@@ -17,7 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxloss.core.statistics import Concat, Deferred, Statistic, value
-from jaxloss.train.objective import Aux, Loss, PyTree, mergeable, named, objective
+from jaxloss.train.objective import Aux, Loss, PyTree, mergeable, named, objective, wide
 
 Carry = TypeVar("Carry")
 Merged = TypeVar("Merged")
@@ -139,7 +139,7 @@ def _by_parts(
         grads = jax.tree.map(lambda total, grad: total + grad.astype(total.dtype), carry[1], grads)
         return (aux.model_state, grads), (loss, aux.metrics)
 
-    zeros = jax.tree.map(_zeros, params)
+    zeros = jax.tree.map(lambda param: jnp.zeros_like(wide(param)), params)
     (model_state, grads), (again, metrics) = _merging_scan(pull_back, (model_state, zeros), n)
     grads = jax.tree.map(lambda grad, param: grad.astype(param.dtype), grads, params)
     return (_one_of_two_passes(total, again), Aux(model_state, metrics)), grads
@@ -236,11 +236,6 @@ def _floating_params(params: PyTree) -> PyTree:
                 "not trained belongs to the batch or the model state."
             )
     return params
-
-
-def _zeros(leaf: Array) -> Array:
-    """What gradients are added to: at least float32."""
-    return jnp.zeros_like(leaf, dtype=jnp.float32 if leaf.dtype.itemsize < 4 else leaf.dtype)
 
 
 def _floats(tree: PyTree) -> list[Array]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxloss.core.statistics import Deferred, Mean, Statistic, value
+from jaxloss.core.statistics import Concat, Deferred, Mean, Statistic, value
 
+Added = TypeVar("Added")
 PyTree: TypeAlias = Any
 Loss: TypeAlias = Array | Statistic | Mapping[str, Array | Statistic]
 
@@ -55,9 +57,28 @@ def objective(loss_fn: Callable[..., Loss | tuple[Loss, Aux]]) -> Callable[..., 
                     f"Aux.metrics[{name!r}] must be a statistic, which knows its weight, such as "
                     f"jaxloss.Mean.of(values, where), got {type(metric).__name__}."
                 )
-        return loss, aux if aux.model_state is not None else Aux(model_state, aux.metrics)
+        state = model_state if aux.model_state is None else aux.model_state
+        return _wide_sums(loss), Aux(state, _wide_sums(aux.metrics))
 
     return call
+
+
+def wide(leaf: Array) -> Array:
+    """In at least float32, in which adding many small numbers loses little."""
+    return leaf.astype(jnp.float32) if leaf.dtype.itemsize < 4 else leaf
+
+
+def _wide_sums(statistics: Added) -> Added:
+    """Rows keep their dtype: they are not added."""
+    return jax.tree.map(
+        lambda node: wide(node) if _floating(node) else node,
+        statistics,
+        is_leaf=lambda node: isinstance(node, Concat),
+    )
+
+
+def _floating(node: Array | Concat) -> bool:
+    return not isinstance(node, Concat) and jnp.issubdtype(node.dtype, jnp.floating)
 
 
 def takes(loss_fn: Callable[..., object], name: str) -> bool:

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
+from jaxloss.train.objective import wide
+
 Tree = TypeVar("Tree")
 
 _FIRST_SCALE, _SMALLEST_SCALE, _LARGEST_SCALE = 2.0**16, 1.0, 2.0**127
@@ -41,7 +43,7 @@ class Precision:
         >>> half = jaxloss.Precision(compute=jnp.float16, loss_scale="dynamic")
         >>> step = jaxloss.make_train_step(loss_fn, optax.sgd(0.01), precision=half)
         >>> state, _ = step(step.init(jnp.array(2.0, jnp.float16)), jnp.array([0.1]))
-        >>> print(state.params, state.params.dtype, state.loss_scale.scale)
+        >>> print(state.params.round(4), state.params.dtype, state.loss_scale.scale)
         1.9998 float32 65536.0
     """
 
@@ -99,8 +101,8 @@ def _identity(x: Array, factor: Array) -> Array:
 @_identity.defjvp
 def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     (x, factor), (slope, _) = primals, tangents
-    wide = jnp.promote_types(x.dtype, factor.dtype)
-    return x, (factor.astype(wide) * slope.astype(wide)).astype(x.dtype)
+    slope = wide(slope)
+    return x, (factor.astype(slope.dtype) * slope).astype(x.dtype)
 
 
 def _floating(function: Callable[[Array], Array], tree: Tree) -> Tree:

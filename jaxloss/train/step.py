@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from jaxloss.core.statistics import Mean
 from jaxloss.train.gradient import value_and_grad
 from jaxloss.train.nonfinite import first_bad_leaf, of_a_call, unless
-from jaxloss.train.objective import Aux, Loss, PyTree, as_mean, objective
+from jaxloss.train.objective import Aux, Loss, PyTree, as_mean, objective, wide
 from jaxloss.train.optimizer import Optimizer, initial_state, updated
 from jaxloss.train.partition import Trainable, apart, together
 from jaxloss.train.precision import LossScale, Precision, cast, with_gradient_times
@@ -91,7 +91,7 @@ class TrainStep:
             opt_state=initial_state(self.optimizer, trained),
             model_state=model_state,
             rng=rng,
-            ema=None if self.ema is None else jax.tree.map(_wide, trained),
+            ema=None if self.ema is None else jax.tree.map(wide, trained),
             loss_scale=LossScale.first() if self._loss_scale == "dynamic" else None,
             skipped=jnp.zeros((), jnp.int32) if self._skips else None,
         )
@@ -298,11 +298,6 @@ def _own_array(leaf: ArrayLike) -> Array:
     """A copy, so that donation never meets one buffer twice, of the type that a step returns."""
     leaf = jnp.array(leaf, copy=True)
     return jax.lax.convert_element_type(leaf, leaf.dtype)
-
-
-def _wide(leaf: Array) -> Array:
-    """At least float32, in which a small part of a change is not lost."""
-    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
 
 
 def _averaged(decay: float, average: PyTree, params: PyTree) -> PyTree:
