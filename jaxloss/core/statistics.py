@@ -194,6 +194,11 @@ def stats(values: Array, where: Array | None, weights: Array | None) -> Statisti
 def merge(parts: Sequence[Tree] | Tree, *, axis_name: str | Sequence[str] | None = None) -> Tree:
     """The statistics of the whole, from those of its parts.
 
+    With `axis_name`, each device has its share of the gradient of the loss by parameters that are
+    the same everywhere, and `jax.lax.pmean` of that is the gradient, with `check_vma` on or off:
+    without it, JAX adds the shares up by itself only where `check_vma` is on. In
+    `jaxloss.value_and_grad(loss_fn, axis_name=axis_name)` this is done.
+
     Args:
         parts: A list of trees of statistics; or with `axis_name`, inside `jax.shard_map` or
             `jax.vmap`, the tree of one shard.
@@ -220,8 +225,16 @@ def _concatenates(node: object) -> bool:
 
 def _gather(axis_name: str | Sequence[str], node: Any) -> Any:
     if isinstance(node, Concat):
-        return jax.tree.map(lambda row: jax.lax.all_gather(row, axis_name, tiled=True), node)
+        return jax.tree.map(functools.partial(_rows_of_all, axis_name), node)
     return jax.lax.psum(node, axis_name)
+
+
+def _rows_of_all(axis_name: str | Sequence[str], rows: Array) -> Array:
+    """By a sum: what `jax.lax.all_gather` returns counts as different on every device."""
+    places = jnp.zeros((jax.lax.axis_size(axis_name), *rows.shape), rows.dtype)
+    index = jax.lax.axis_index(axis_name)
+    own = jax.lax.dynamic_update_index_in_dim(places, rows, index, axis=0)
+    return jax.lax.psum(own, axis_name).astype(rows.dtype).reshape(-1, *rows.shape[1:])
 
 
 def _merge_two(a: Tree, b: Tree) -> Tree:

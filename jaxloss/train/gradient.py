@@ -8,7 +8,7 @@ whose weights are data the cotangent needs no model, and XLA drops the first pas
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeAlias, TypeVar, overload
 
 import jax
@@ -16,11 +16,12 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxloss.core.statistics import Concat, Deferred, Statistic, value
+from jaxloss.core.statistics import Concat, Deferred, Statistic, merge, value
 from jaxloss.train.objective import Aux, Loss, PyTree, mergeable, named, objective, wide
 
 Carry = TypeVar("Carry")
 Merged = TypeVar("Merged")
+AxisName: TypeAlias = str | Sequence[str] | None
 Forward: TypeAlias = Callable[[PyTree, PyTree, PyTree, Array | None], tuple[Loss, Aux]]
 
 
@@ -29,6 +30,7 @@ def value_and_grad(
     loss_fn: Callable[..., Loss | tuple[Loss, Aux]],
     *,
     microbatches: int = 1,
+    axis_name: AxisName = None,
     has_aux: Literal[False] = False,
 ) -> Callable[..., tuple[Array, PyTree]]: ...
 
@@ -38,12 +40,17 @@ def value_and_grad(
     loss_fn: Callable[..., Loss | tuple[Loss, Aux]],
     *,
     microbatches: int = 1,
+    axis_name: AxisName = None,
     has_aux: Literal[True],
 ) -> Callable[..., tuple[tuple[Array, Aux], PyTree]]: ...
 
 
 def value_and_grad(
-    loss_fn: Callable[..., Loss | tuple[Loss, Aux]], *, microbatches: int = 1, has_aux: bool = False
+    loss_fn: Callable[..., Loss | tuple[Loss, Aux]],
+    *,
+    microbatches: int = 1,
+    axis_name: AxisName = None,
+    has_aux: bool = False,
 ) -> Callable[..., tuple[Array | tuple[Array, Aux], PyTree]]:
     """`jax.value_and_grad` of a training loss, with one microbatch in memory at a time.
 
@@ -58,6 +65,10 @@ def value_and_grad(
             whose sum is the loss, or with `microbatches=1` a number; alone or with an `Aux`.
         microbatches: How many parts the batch is computed in; divides its leading axis. Each has
             an rng of its own, and starts from the model state that the one before it left.
+        axis_name: Inside `jax.shard_map`, the mapped axis or axes over which a batch is spread, for
+            parameters that are the same everywhere: the value, the gradient and the metrics are
+            those of the batches of all, with `check_vma` on or off. Each device has an rng of its
+            own; `loss_fn` keeps the model state the same everywhere, as by `jax.lax.pmean`.
         has_aux: Whether to return `(value, Aux)` for the value: the last model state and, as
             metrics, the merged statistics of the loss, its terms and the metrics of `loss_fn`.
 
@@ -81,7 +92,8 @@ def value_and_grad(
     if microbatches < 1:
         raise ValueError(f"microbatches must be 1 or more, got {microbatches}.")
     complete = objective(loss_fn)
-    gradient = _whole if microbatches == 1 else functools.partial(_by_parts, microbatches)
+    whole = microbatches == 1 and axis_name is None
+    gradient = _whole if whole else functools.partial(_by_parts, microbatches, axis_name)
 
     def call(
         params: PyTree,
@@ -94,7 +106,9 @@ def value_and_grad(
         def forward(
             params: PyTree, part: PyTree, model_state: PyTree, index: Array | None
         ) -> tuple[Loss, Aux]:
-            key = rng if rng is None or index is None else jax.random.fold_in(rng, index)
+            key = rng
+            if rng is not None and index is not None:
+                key = jax.random.fold_in(rng, _first_part(microbatches, axis_name) + index)
             return complete(params, part, rng=key, model_state=model_state, step=step)
 
         (loss, aux), grads = gradient(forward, _floating_params(params), batch, model_state)
@@ -102,6 +116,11 @@ def value_and_grad(
         return result, grads
 
     return call
+
+
+def _first_part(n: int, axis_name: AxisName) -> ArrayLike:
+    """The number of the first part of this device among those of all."""
+    return 0 if axis_name is None else n * jax.lax.axis_index(axis_name)
 
 
 def _whole(
@@ -116,36 +135,56 @@ def _whole(
 
 
 def _by_parts(
-    n: int, forward: Forward, params: PyTree, batch: PyTree, model_state: PyTree
+    n: int,
+    axis_name: AxisName,
+    forward: Forward,
+    params: PyTree,
+    batch: PyTree,
+    model_state: PyTree,
 ) -> tuple[tuple[Loss, Aux], PyTree]:
     _require_divisible(batch, n)
+    params = _varying(params, axis_name)
 
     def statistics(model_state: PyTree, index: Array) -> tuple[PyTree, Loss]:
         loss, aux = forward(params, _part(batch, n, index), model_state, index)
         return aux.model_state, mergeable(loss)
 
-    _, total = _merging_scan(statistics, model_state, n)
-    cotangents = _cotangents(total, n)
-
     def pull_back(
         carry: tuple[PyTree, PyTree], index: Array
-    ) -> tuple[tuple[PyTree, PyTree], tuple[Loss, PyTree]]:
+    ) -> tuple[tuple[PyTree, PyTree], tuple[Loss, Mapping[str, Statistic]]]:
         def floats(params: PyTree) -> tuple[list[Array], tuple[Loss, Aux]]:
             loss, aux = forward(params, _part(batch, n, index), carry[0], index)
-            return _floats(loss), (loss, aux)
+            return _varying(_floats(loss), axis_name), (loss, aux)
 
         _, pull, (loss, aux) = jax.vjp(floats, params, has_aux=True)
-        (grads,) = pull(cotangents(index))
+        (grads,) = pull(_varying(cotangents(index), axis_name))
         grads = jax.tree.map(lambda total, grad: total + grad.astype(total.dtype), carry[1], grads)
         return (aux.model_state, grads), (loss, aux.metrics)
 
+    scan = functools.partial(_merging_scan, n=n, axis_name=axis_name)
+    total = _merged(scan(statistics, model_state)[1], axis_name)
+    cotangents = _cotangents(total, n, axis_name)
     zeros = jax.tree.map(lambda param: jnp.zeros_like(wide(param)), params)
-    (model_state, grads), (again, metrics) = _merging_scan(pull_back, (model_state, zeros), n)
+    (model_state, grads), again = scan(pull_back, (model_state, _varying(zeros, axis_name)))
+    loss, metrics = _merged(again, axis_name)
+    grads = _merged(grads, axis_name)
     grads = jax.tree.map(lambda grad, param: grad.astype(param.dtype), grads, params)
-    return (_one_of_two_passes(total, again), Aux(model_state, metrics)), grads
+    return (_one_of_two_passes(total, loss), Aux(model_state, metrics)), grads
 
 
-def _cotangents(total: Loss, n: int) -> Callable[[Array], list[Array]]:
+def _merged(tree: Merged, axis_name: AxisName) -> Merged:
+    return tree if axis_name is None else merge(tree, axis_name=axis_name)
+
+
+def _varying(tree: Merged, axis_name: AxisName) -> Merged:
+    """As if it differed by device, so that JAX leaves it to `_by_parts` to add up gradients."""
+    if axis_name is None:
+        return tree
+    zero = 0 * jax.lax.axis_index(axis_name)
+    return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), tree)
+
+
+def _cotangents(total: Loss, n: int, axis_name: AxisName) -> Callable[[Array], list[Array]]:
     """The gradient of the loss by the floating statistics of the part with a given index."""
     leaves, structure = jax.tree.flatten(total)
 
@@ -155,7 +194,15 @@ def _cotangents(total: Loss, n: int) -> Callable[[Array], list[Array]]:
 
     gradient = jax.grad(lambda floats: value(rebuilt(floats)))(_floats(total))
     sums, rows = _apart(rebuilt(gradient))
+    if axis_name is not None:
+        rows = jax.tree.map(functools.partial(_own_rows, axis_name), rows)
     return lambda index: _floats(_together(sums, _part(rows, n, index)))
+
+
+def _own_rows(axis_name: str | Sequence[str], rows: Array) -> Array:
+    """Of the rows of all devices."""
+    count = rows.shape[0] // jax.lax.axis_size(axis_name)
+    return jax.lax.dynamic_slice_in_dim(rows, jax.lax.axis_index(axis_name) * count, count)
 
 
 def _one_of_two_passes(first: Loss, second: Loss) -> Loss:
@@ -169,7 +216,11 @@ def _one_of_two_passes(first: Loss, second: Loss) -> Loss:
 
 
 def _merging_scan(
-    body: Callable[[Carry, Array], tuple[Carry, Merged]], carry: Carry, n: int
+    body: Callable[[Carry, Array], tuple[Carry, Merged]],
+    carry: Carry,
+    *,
+    n: int,
+    axis_name: AxisName,
 ) -> tuple[Carry, Merged]:
     """`jax.lax.scan` over n parts that merges their statistics: arrays add, rows join in order."""
 
@@ -181,7 +232,7 @@ def _merging_scan(
         return (carry, jax.tree.map(jnp.add, state[1], sums)), rows
 
     shapes = jax.eval_shape(lambda index: _apart(body(carry, index)[1])[0], 0)
-    zeros = jax.tree.map(jnp.zeros_like, shapes)
+    zeros = _varying(jax.tree.map(jnp.zeros_like, shapes), axis_name)
     (carry, sums), rows = jax.lax.scan(merge_part, (carry, zeros), jnp.arange(n))
     return carry, _together(sums, jax.tree.map(_in_order, rows))
 

@@ -24,6 +24,7 @@ from jaxloss.train.precision import LossScale, Precision, cast, with_gradient_ti
 # a Mean by name, and with `nonfinite` the int32 "first_bad_leaf"
 Metrics: TypeAlias = dict[str, PyTree]
 Objective: TypeAlias = Callable[[PyTree], tuple[tuple[Array, Aux], PyTree]]
+ValueAndGrad: TypeAlias = Callable[..., Callable[..., tuple[tuple[Array, Aux], PyTree]]]
 
 
 @jax.tree_util.register_dataclass
@@ -69,6 +70,7 @@ class TrainStep:
     nonfinite: Literal["apply", "skip", "raise"]
     trainable: Trainable
     ema: float | None
+    value_and_grad: ValueAndGrad
     donate: bool
     leaf_names: tuple[str, ...] = dataclasses.field(default=(), init=False)
 
@@ -169,7 +171,7 @@ class TrainStep:
             return loss if scale is None else with_gradient_times(loss, scale), aux
 
         return functools.partial(
-            value_and_grad(loss_fn, microbatches=self.microbatches, has_aux=True),
+            self.value_and_grad(loss_fn, microbatches=self.microbatches, has_aux=True),
             batch=batch,
             rng=None if state.rng is None else jax.random.fold_in(state.rng, state.step),
             model_state=state.model_state,
@@ -203,6 +205,7 @@ def make_train_step(
     nonfinite: Literal["apply", "skip", "raise"] = "apply",
     trainable: Trainable = True,
     ema: float | None = None,
+    value_and_grad: ValueAndGrad = value_and_grad,
     donate: bool = True,
 ) -> TrainStep:
     """A training step: the exact gradient of a loss, and an Optax update with it.
@@ -232,6 +235,9 @@ def make_train_step(
             a path such as "encoder/kernel".
         ema: The decay of an average of the trained parameters, which starts at the first ones;
             `state.eval_params` are the averaged parameters.
+        value_and_grad: What computes the gradient: a function with the arguments and the result
+            of `jaxloss.value_and_grad`, such as `jaxloss.pcgrad`, `jaxloss.per_example(...)`, or
+            `functools.partial(jaxloss.value_and_grad, axis_name="data")` inside `jax.shard_map`.
         donate: Whether a call reuses the memory of the state that it is given.
 
     Returns:
@@ -272,6 +278,7 @@ def make_train_step(
         nonfinite,
         trainable,
         ema,
+        value_and_grad,
         donate,
     )
 
