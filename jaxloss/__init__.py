@@ -110,6 +110,9 @@ from jaxloss.train.history import History as History
 from jaxloss.train.minimize import minimize as minimize
 from jaxloss.train.nonfinite import NonFiniteError as NonFiniteError
 from jaxloss.train.objective import Aux as Aux
+from jaxloss.train.per_example import per_example as per_example
+from jaxloss.train.per_term import gradnorm as gradnorm
+from jaxloss.train.per_term import pcgrad as pcgrad
 from jaxloss.train.precision import Precision as Precision
 from jaxloss.train.step import TrainState as TrainState
 from jaxloss.train.step import make_train_step as make_train_step

@@ -11,12 +11,12 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxloss.core.statistics import Statistic
-from jaxloss.train.objective import Aux, Loss, PyTree, mergeable, named, objective
+from jaxloss.train.objective import LossFn, PyTree, mergeable, named, objective
 from jaxloss.train.step import TrainState
 
 
 def make_eval_step(
-    loss_fn: Callable[..., Loss | tuple[Loss, Aux]],
+    loss_fn: LossFn,
     *,
     eval_params: Callable[[TrainState], PyTree] = lambda state: state.eval_params,
 ) -> Callable[..., dict[str, Statistic]]:

@@ -8,26 +8,34 @@ whose weights are data the cotangent needs no model, and XLA drops the first pas
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, TypeAlias, TypeVar, overload
+from collections.abc import Callable
+from typing import Literal, TypeAlias, overload
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxloss.core.statistics import Concat, Deferred, Statistic, merge, value
-from jaxloss.train.objective import Aux, Loss, PyTree, mergeable, named, objective, wide
+from jaxloss.core.statistics import Deferred, Statistic, value
+from jaxloss.train.microbatches import (
+    AxisName,
+    different_by_device,
+    merging_scan,
+    own_rows,
+    part,
+    require_divisible,
+    with_rows,
+    without_rows,
+)
+from jaxloss.train.objective import Aux, Loss, LossFn, PyTree, mergeable, named, objective, wide
 
-Carry = TypeVar("Carry")
-Merged = TypeVar("Merged")
-AxisName: TypeAlias = str | Sequence[str] | None
+ValueAndGrad: TypeAlias = Callable[..., Callable[..., tuple[tuple[Array, Aux], PyTree]]]
 Forward: TypeAlias = Callable[[PyTree, PyTree, PyTree, Array | None], tuple[Loss, Aux]]
 
 
 @overload
 def value_and_grad(
-    loss_fn: Callable[..., Loss | tuple[Loss, Aux]],
+    loss_fn: LossFn,
     *,
     microbatches: int = 1,
     axis_name: AxisName = None,
@@ -37,7 +45,7 @@ def value_and_grad(
 
 @overload
 def value_and_grad(
-    loss_fn: Callable[..., Loss | tuple[Loss, Aux]],
+    loss_fn: LossFn,
     *,
     microbatches: int = 1,
     axis_name: AxisName = None,
@@ -46,7 +54,7 @@ def value_and_grad(
 
 
 def value_and_grad(
-    loss_fn: Callable[..., Loss | tuple[Loss, Aux]],
+    loss_fn: LossFn,
     *,
     microbatches: int = 1,
     axis_name: AxisName = None,
@@ -106,9 +114,7 @@ def value_and_grad(
         def forward(
             params: PyTree, part: PyTree, model_state: PyTree, index: Array | None
         ) -> tuple[Loss, Aux]:
-            key = rng
-            if rng is not None and index is not None:
-                key = jax.random.fold_in(rng, _first_part(microbatches, axis_name) + index)
+            key = _key_of_part(rng, index, microbatches, axis_name)
             return complete(params, part, rng=key, model_state=model_state, step=step)
 
         (loss, aux), grads = gradient(forward, _floating_params(params), batch, model_state)
@@ -118,9 +124,13 @@ def value_and_grad(
     return call
 
 
-def _first_part(n: int, axis_name: AxisName) -> ArrayLike:
-    """The number of the first part of this device among those of all."""
-    return 0 if axis_name is None else n * jax.lax.axis_index(axis_name)
+def _key_of_part(
+    rng: Array | None, index: Array | None, n: int, axis_name: AxisName
+) -> Array | None:
+    if rng is None or index is None:
+        return rng
+    first = 0 if axis_name is None else n * jax.lax.axis_index(axis_name)
+    return jax.random.fold_in(rng, first + index)
 
 
 def _whole(
@@ -142,46 +152,29 @@ def _by_parts(
     batch: PyTree,
     model_state: PyTree,
 ) -> tuple[tuple[Loss, Aux], PyTree]:
-    _require_divisible(batch, n)
-    params = _varying(params, axis_name)
+    require_divisible(batch, n)
+    varying = functools.partial(different_by_device, axis_name=axis_name)
+    params = varying(params)
 
     def statistics(model_state: PyTree, index: Array) -> tuple[PyTree, Loss]:
-        loss, aux = forward(params, _part(batch, n, index), model_state, index)
+        loss, aux = forward(params, part(batch, n, index), model_state, index)
         return aux.model_state, mergeable(loss)
 
-    def pull_back(
-        carry: tuple[PyTree, PyTree], index: Array
-    ) -> tuple[tuple[PyTree, PyTree], tuple[Loss, Mapping[str, Statistic]]]:
+    def pull_back(model_state: PyTree, index: Array) -> tuple[PyTree, PyTree]:
         def floats(params: PyTree) -> tuple[list[Array], tuple[Loss, Aux]]:
-            loss, aux = forward(params, _part(batch, n, index), carry[0], index)
-            return _varying(_floats(loss), axis_name), (loss, aux)
+            loss, aux = forward(params, part(batch, n, index), model_state, index)
+            return varying(_floats(loss)), (loss, aux)
 
         _, pull, (loss, aux) = jax.vjp(floats, params, has_aux=True)
-        (grads,) = pull(_varying(cotangents(index), axis_name))
-        grads = jax.tree.map(lambda total, grad: total + grad.astype(total.dtype), carry[1], grads)
-        return (aux.model_state, grads), (loss, aux.metrics)
+        (grads,) = pull(varying(cotangents(index)))
+        return aux.model_state, (loss, aux.metrics, jax.tree.map(wide, grads))
 
-    scan = functools.partial(_merging_scan, n=n, axis_name=axis_name)
-    total = _merged(scan(statistics, model_state)[1], axis_name)
+    scan = functools.partial(merging_scan, n=n, axis_name=axis_name)
+    _, total = scan(statistics, model_state)
     cotangents = _cotangents(total, n, axis_name)
-    zeros = jax.tree.map(lambda param: jnp.zeros_like(wide(param)), params)
-    (model_state, grads), again = scan(pull_back, (model_state, _varying(zeros, axis_name)))
-    loss, metrics = _merged(again, axis_name)
-    grads = _merged(grads, axis_name)
+    model_state, (loss, metrics, grads) = scan(pull_back, model_state)
     grads = jax.tree.map(lambda grad, param: grad.astype(param.dtype), grads, params)
     return (_one_of_two_passes(total, loss), Aux(model_state, metrics)), grads
-
-
-def _merged(tree: Merged, axis_name: AxisName) -> Merged:
-    return tree if axis_name is None else merge(tree, axis_name=axis_name)
-
-
-def _varying(tree: Merged, axis_name: AxisName) -> Merged:
-    """As if it differed by device, so that JAX leaves it to `_by_parts` to add up gradients."""
-    if axis_name is None:
-        return tree
-    zero = 0 * jax.lax.axis_index(axis_name)
-    return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), tree)
 
 
 def _cotangents(total: Loss, n: int, axis_name: AxisName) -> Callable[[Array], list[Array]]:
@@ -193,16 +186,10 @@ def _cotangents(total: Loss, n: int, axis_name: AxisName) -> Callable[[Array], l
         return structure.unflatten(next(rest) if _floating(leaf) else leaf for leaf in leaves)
 
     gradient = jax.grad(lambda floats: value(rebuilt(floats)))(_floats(total))
-    sums, rows = _apart(rebuilt(gradient))
+    sums, rows = without_rows(rebuilt(gradient))
     if axis_name is not None:
-        rows = jax.tree.map(functools.partial(_own_rows, axis_name), rows)
-    return lambda index: _floats(_together(sums, _part(rows, n, index)))
-
-
-def _own_rows(axis_name: str | Sequence[str], rows: Array) -> Array:
-    """Of the rows of all devices."""
-    count = rows.shape[0] // jax.lax.axis_size(axis_name)
-    return jax.lax.dynamic_slice_in_dim(rows, jax.lax.axis_index(axis_name) * count, count)
+        rows = jax.tree.map(functools.partial(own_rows, axis_name), rows)
+    return lambda index: _floats(with_rows(sums, part(rows, n, index)))
 
 
 def _one_of_two_passes(first: Loss, second: Loss) -> Loss:
@@ -213,69 +200,6 @@ def _one_of_two_passes(first: Loss, second: Loss) -> Loss:
         second,
         is_leaf=lambda node: isinstance(node, Statistic),
     )
-
-
-def _merging_scan(
-    body: Callable[[Carry, Array], tuple[Carry, Merged]],
-    carry: Carry,
-    *,
-    n: int,
-    axis_name: AxisName,
-) -> tuple[Carry, Merged]:
-    """`jax.lax.scan` over n parts that merges their statistics: arrays add, rows join in order."""
-
-    def merge_part(
-        state: tuple[Carry, PyTree], index: Array
-    ) -> tuple[tuple[Carry, PyTree], list[Concat]]:
-        carry, statistics = body(state[0], index)
-        sums, rows = _apart(statistics)
-        return (carry, jax.tree.map(jnp.add, state[1], sums)), rows
-
-    shapes = jax.eval_shape(lambda index: _apart(body(carry, index)[1])[0], 0)
-    zeros = _varying(jax.tree.map(jnp.zeros_like, shapes), axis_name)
-    (carry, sums), rows = jax.lax.scan(merge_part, (carry, zeros), jnp.arange(n))
-    return carry, _together(sums, jax.tree.map(_in_order, rows))
-
-
-def _apart(statistics: Merged) -> tuple[Merged, list[Concat]]:
-    """The tree without its rows, and the rows."""
-    nodes, structure = jax.tree.flatten(statistics, is_leaf=_concatenates)
-    without = structure.unflatten(Concat(()) if _concatenates(node) else node for node in nodes)
-    return without, [node for node in nodes if isinstance(node, Concat)]
-
-
-def _together(without: Merged, rows: list[Concat]) -> Merged:
-    rest = iter(rows)
-    return jax.tree.map(
-        lambda node: next(rest) if _concatenates(node) else node, without, is_leaf=_concatenates
-    )
-
-
-def _require_divisible(batch: PyTree, n: int) -> None:
-    for path, leaf in jax.tree.leaves_with_path(batch):
-        shape = jnp.shape(leaf)
-        if not shape or shape[0] % n:
-            raise ValueError(
-                f"batch{jax.tree_util.keystr(path)} has shape {shape}, and microbatches={n} must "
-                "divide its leading axis: jaxloss.pad_batch fills up a batch."
-            )
-
-
-def _part(rows: Merged, n: int, index: Array) -> Merged:
-    """The rows index, index + n, index + 2n, ...: each device has its share of every part."""
-
-    def part(leaf: ArrayLike) -> Array:
-        leaf = jnp.asarray(leaf)
-        strided = leaf.reshape(leaf.shape[0] // n, n, *leaf.shape[1:])
-        return jax.lax.dynamic_index_in_dim(strided, index, axis=1, keepdims=False)
-
-    return jax.tree.map(part, rows)
-
-
-def _in_order(parts: Array) -> Array:
-    """Rows `[n, rows / n, ...]` of all parts, where they were in the batch."""
-    n, rows, *rest = parts.shape
-    return jnp.swapaxes(parts, 0, 1).reshape(n * rows, *rest)
 
 
 def _floating_params(params: PyTree) -> PyTree:
@@ -297,5 +221,7 @@ def _floating(leaf: Array) -> bool:
     return jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
-def _concatenates(node: object) -> bool:
-    return isinstance(node, Concat)
+def norm(tree: PyTree) -> Array:
+    """The Euclidean norm of all leaves together, in float32."""
+    squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
+    return jnp.sqrt(sum(squares, jnp.zeros(())))

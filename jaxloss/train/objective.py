@@ -37,7 +37,10 @@ class Aux:
     metrics: Mapping[str, Statistic] = dataclasses.field(default_factory=dict)
 
 
-def objective(loss_fn: Callable[..., Loss | tuple[Loss, Aux]]) -> Callable[..., tuple[Loss, Aux]]:
+LossFn: TypeAlias = Callable[..., Loss | tuple[Loss, Aux]]
+
+
+def objective(loss_fn: LossFn) -> Callable[..., tuple[Loss, Aux]]:
     """`loss_fn(params, batch)` in one form: with rng, model_state and step, and with an Aux."""
     names = [name for name in ("rng", "model_state", "step") if takes(loss_fn, name)]
 

@@ -86,10 +86,8 @@ def cast(tree: Tree, dtype: DTypeLike) -> Tree:
     return _floating(lambda leaf: leaf.astype(dtype), tree)
 
 
-def with_gradient_times(tree: Tree, factor: ArrayLike | None) -> Tree:
+def with_gradient_times(tree: Tree, factor: ArrayLike) -> Tree:
     """The same tree, through which a gradient comes back multiplied."""
-    if factor is None:
-        return tree
     return _floating(lambda leaf: _identity(leaf, jnp.asarray(factor, jnp.float32)), tree)
 
 

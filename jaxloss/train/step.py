@@ -14,9 +14,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxloss.core.statistics import Mean
-from jaxloss.train.gradient import value_and_grad
+from jaxloss.train.gradient import ValueAndGrad, norm, value_and_grad
 from jaxloss.train.nonfinite import first_bad_leaf, of_a_call, unless
-from jaxloss.train.objective import Aux, Loss, PyTree, as_mean, objective, wide
+from jaxloss.train.objective import Aux, Loss, LossFn, PyTree, as_mean, objective, wide
 from jaxloss.train.optimizer import Optimizer, initial_state, updated
 from jaxloss.train.partition import Trainable, apart, together
 from jaxloss.train.precision import LossScale, Precision, cast, with_gradient_times
@@ -24,7 +24,6 @@ from jaxloss.train.precision import LossScale, Precision, cast, with_gradient_ti
 # a Mean by name, and with `nonfinite` the int32 "first_bad_leaf"
 Metrics: TypeAlias = dict[str, PyTree]
 Objective: TypeAlias = Callable[[PyTree], tuple[tuple[Array, Aux], PyTree]]
-ValueAndGrad: TypeAlias = Callable[..., Callable[..., tuple[tuple[Array, Aux], PyTree]]]
 
 
 @jax.tree_util.register_dataclass
@@ -62,7 +61,7 @@ class TrainState:
 class TrainStep:
     """`step(state, batch) -> (state, metrics)`, compiled; made by `make_train_step`."""
 
-    loss_fn: Callable[..., Loss | tuple[Loss, Aux]]
+    loss_fn: LossFn
     optimizer: Optimizer
     microbatches: int
     steps_per_call: int
@@ -142,7 +141,7 @@ class TrainStep:
             ema=None if self.ema is None else _averaged(self.ema, state.ema, trained),
         )
         metrics = {name: as_mean(statistic) for name, statistic in aux.metrics.items()}
-        metrics["grad_norm"] = Mean.constant(_norm(grads))
+        metrics["grad_norm"] = Mean.constant(norm(grads))
         if self._skips:
             new, report = self._guarded(state, new, loss, grads)
             metrics |= report
@@ -150,9 +149,21 @@ class TrainStep:
 
     def _objective(self, state: TrainState, frozen: PyTree, batch: PyTree) -> Objective:
         """The loss of the batch and its gradient, as a function of the trained parameters."""
+        loss_fn = self._loss_of_trained(frozen, state.loss_scale)
+        return functools.partial(
+            self.value_and_grad(loss_fn, microbatches=self.microbatches, has_aux=True),
+            batch=batch,
+            rng=None if state.rng is None else jax.random.fold_in(state.rng, state.step),
+            model_state=state.model_state,
+            step=state.step,
+        )
+
+    def _loss_of_trained(
+        self, frozen: PyTree, loss_scale: LossScale | None
+    ) -> Callable[..., tuple[Loss, Aux]]:
         complete = objective(self.loss_fn)
         fixed = None if self._loss_scale == "dynamic" else self._loss_scale
-        scale = fixed if state.loss_scale is None else state.loss_scale.scale
+        scale = fixed if loss_scale is None else loss_scale.scale
 
         def loss_fn(
             trained: PyTree,
@@ -170,13 +181,7 @@ class TrainStep:
             loss, aux = complete(params, batch, rng=rng, model_state=model_state, step=step)
             return loss if scale is None else with_gradient_times(loss, scale), aux
 
-        return functools.partial(
-            self.value_and_grad(loss_fn, microbatches=self.microbatches, has_aux=True),
-            batch=batch,
-            rng=None if state.rng is None else jax.random.fold_in(state.rng, state.step),
-            model_state=state.model_state,
-            step=state.step,
-        )
+        return loss_fn
 
     def _guarded(
         self, old: TrainState, new: TrainState, loss: Array, grads: PyTree
@@ -196,7 +201,7 @@ class TrainStep:
 
 
 def make_train_step(
-    loss_fn: Callable[..., Loss | tuple[Loss, Aux]],
+    loss_fn: LossFn,
     optimizer: Optimizer,
     *,
     microbatches: int = 1,
@@ -311,8 +316,3 @@ def _averaged(decay: float, average: PyTree, params: PyTree) -> PyTree:
     return jax.tree.map(
         lambda old, new: old + (1 - decay) * (new.astype(old.dtype) - old), average, params
     )
-
-
-def _norm(tree: PyTree) -> Array:
-    squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
-    return jnp.sqrt(sum(squares, jnp.zeros(())))
