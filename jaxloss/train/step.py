@@ -20,6 +20,7 @@ from jaxloss.train.objective import Aux, Loss, LossFn, PyTree, as_mean, objectiv
 from jaxloss.train.optimizer import Optimizer, initial_state, updated
 from jaxloss.train.partition import Trainable, apart, together
 from jaxloss.train.precision import LossScale, Precision, cast, with_gradient_times
+from jaxloss.train.program import MemoryReport, changes, described, memory_report
 
 # a Mean by name, and with `nonfinite` the int32 "first_bad_leaf"
 Metrics: TypeAlias = dict[str, PyTree]
@@ -71,7 +72,10 @@ class TrainStep:
     ema: float | None
     value_and_grad: ValueAndGrad
     donate: bool
+    max_traces: int | None
+    traces: int = dataclasses.field(default=0, init=False)
     leaf_names: tuple[str, ...] = dataclasses.field(default=(), init=False)
+    _traced: dict[str, str] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def init(
         self, params: PyTree, *, rng: Array | None = None, model_state: PyTree = None
@@ -109,9 +113,28 @@ class TrainStep:
         """One update, or `steps_per_call` of them. A donated `state` is used up."""
         return self._compiled(state, batch)
 
+    def memory_report(self, state: TrainState, batch: PyTree) -> MemoryReport:
+        """What a call needs in memory, without making it.
+
+        Raises:
+            ValueError: The step donates, and the memory of a leaf of the state is not reused.
+        """
+        return memory_report(self._compiled, state, batch, donated=self.donate)
+
     @functools.cached_property
-    def _compiled(self) -> Callable[..., tuple[TrainState, Metrics]]:
-        return jax.jit(self.raw, donate_argnums=0 if self.donate else ())
+    def _compiled(self) -> jax.stages.Wrapped:
+        return jax.jit(self._counted, donate_argnums=0 if self.donate else ())
+
+    def _counted(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
+        self.traces += 1
+        now, before = described(state=state, batch=batch), self._traced
+        if self.max_traces is not None and self.traces > self.max_traces:
+            raise RuntimeError(
+                f"the step was compiled {self.traces} times, which is more than "
+                f"max_traces={self.max_traces}: {changes(before, now)}."
+            )
+        self._traced = now
+        return self.raw(state, batch)
 
     @property
     def _loss_scale(self) -> float | Literal["dynamic"] | None:
@@ -212,6 +235,7 @@ def make_train_step(
     ema: float | None = None,
     value_and_grad: ValueAndGrad = value_and_grad,
     donate: bool = True,
+    max_traces: int | None = None,
 ) -> TrainStep:
     """A training step: the exact gradient of a loss, and an Optax update with it.
 
@@ -244,10 +268,13 @@ def make_train_step(
             of `jaxloss.value_and_grad`, such as `jaxloss.pcgrad`, `jaxloss.per_example(...)`, or
             `functools.partial(jaxloss.value_and_grad, axis_name="data")` inside `jax.shard_map`.
         donate: Whether a call reuses the memory of the state that it is given.
+        max_traces: How often the step may be compiled; what changed is then named. It is counted
+            in `step.traces`.
 
     Returns:
         `step`, with `step.init(params, *, rng=None, model_state=None) -> TrainState`,
         `step(state, batch) -> (state, metrics)` and `step.raw`, the same without compilation.
+        `step.memory_report(state, batch)` says what a call needs.
         The metrics are `Mean`s by name: "loss", its terms, those of the `Aux`, "grad_norm",
         and "loss_scale" if it is dynamic.
 
@@ -285,6 +312,7 @@ def make_train_step(
         ema,
         value_and_grad,
         donate,
+        max_traces,
     )
 
 
