@@ -224,4 +224,4 @@ def _floating(leaf: Array) -> bool:
 def norm(tree: PyTree) -> Array:
     """The Euclidean norm of all leaves together, in float32."""
     squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
-    return jnp.sqrt(sum(squares, jnp.zeros(())))
+    return jnp.sqrt(sum(squares, jnp.zeros((), jnp.float32)))

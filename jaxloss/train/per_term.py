@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxloss.core.numerics import ratio
 from jaxloss.core.statistics import Statistic, value
 from jaxloss.train.gradient import ValueAndGrad, norm, value_and_grad
-from jaxloss.train.objective import Aux, Loss, LossFn, PyTree, named, objective, wide
+from jaxloss.train.objective import Aux, Loss, LossFn, PyTree, named, objective
 from jaxloss.train.partition import Trainable, apart
 
 # parameters, the gradient of each term, the terms, rng -> gradient
@@ -181,7 +181,7 @@ def _projected(
             conflict = jnp.where(i == j, 0, jnp.minimum(times @ products[j], 0))
             return times.at[j].add(-ratio(conflict, products[j, j])), None
 
-        return jax.lax.scan(remove, jax.nn.one_hot(i, count), order)[0]
+        return jax.lax.scan(remove, jax.nn.one_hot(i, count, dtype=products.dtype), order)[0]
 
     return _weighted(jnp.sum(jax.vmap(project)(jnp.arange(count), orders), axis=0), grads)
 
@@ -218,5 +218,7 @@ def _weighted(times: Array, grads: list[PyTree]) -> PyTree:
 
 
 def _product(a: PyTree, b: PyTree) -> Array:
-    products = jax.tree.map(lambda x, y: jnp.sum(wide(x) * wide(y)), a, b)
-    return sum(jax.tree.leaves(products), jnp.zeros(()))
+    """In float32, as `norm`."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    products = [jnp.sum(x.astype(jnp.float32) * y.astype(jnp.float32)) for x, y in pairs]
+    return sum(products, jnp.zeros((), jnp.float32))
