@@ -102,3 +102,16 @@ def test_by_default_a_step_compiles_as_often_as_it_must():
     for rows in (8, 4, 8, 4):
         state, _ = step(state, {"x": batch["x"][:rows]})
     assert step.traces == 2
+
+
+def test_a_hyper_parameter_changes_without_compiling_again():
+    tx = optax.inject_hyperparams(optax.sgd)(learning_rate=0.5)
+    step = jaxloss.make_train_step(lambda w, x: jnp.sum(w * x), tx, max_traces=1)
+    state, ends = step.init(jnp.zeros(())), []
+    for rate in (0.5, 0.25, 0.0):
+        opt_state: Any = state.opt_state
+        changed = {**opt_state.hyperparams, "learning_rate": jnp.asarray(rate, jnp.float32)}
+        state = dataclasses.replace(state, opt_state=opt_state._replace(hyperparams=changed))
+        state, _ = step(state, jnp.ones(()))
+        ends.append(float(state.params))
+    assert ends == [-0.5, -0.75, -0.75]

@@ -121,7 +121,8 @@ def test_the_mean_of_the_gradients_of_merged_statistics_is_the_gradient(loss_fn,
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_a_step_makes_the_update_of_one_device(check_vma):
     params, batch = parameters(), data()
-    options: dict[str, Any] = {"nonfinite": "skip", "ema": 0.9, "microbatches": 2}
+    precision = jaxloss.Precision(compute=jnp.float32, loss_scale="dynamic")
+    options: dict[str, Any] = {"precision": precision, "ema": 0.9, "microbatches": 2}
     together = functools.partial(jaxloss.value_and_grad, axis_name="data")
     tx = optax.chain(optax.clip_by_global_norm(0.1), optax.adam(0.01))
     one = jaxloss.make_train_step(terms, tx, donate=False, **options)
