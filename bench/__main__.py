@@ -95,20 +95,25 @@ def rows(
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("suite", nargs="?", choices=["speed", "accuracy"], default="speed")
+    parser.add_argument("suite", nargs="?", choices=["speed", "accuracy", "step"], default="speed")
     parser.add_argument("--points", type=int, default=2000, help="of accuracy: per loss and dtype")
     parser.add_argument("--losses", default="", help="of accuracy: part of a name")
-    parser.add_argument("--out", type=Path, default=RESULTS / "accuracy.md", help="of accuracy")
+    parser.add_argument("--out", type=Path, help="the report; bench/results/SUITE.md")
     parser.add_argument("--millions", type=int, default=64, help="elements of the pointwise losses")
     parser.add_argument("--classes", type=int, nargs=2, default=(2048, 32000), metavar=("N", "V"))
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
+    out = options.out or RESULTS / f"{options.suite}.md"
     if options.suite == "accuracy":
         from bench import accuracy, oracles
 
         return accuracy.report(
-            options.losses, options.points, oracles.PEERS, options.out, Console(width=200)
+            options.losses, options.points, oracles.PEERS, out, Console(width=200)
         )
+    if options.suite == "step":
+        from bench import step
+
+        return step.report(options.rounds, out, Console(width=200))
     heads = (
         "workload",
         "ours ms",

@@ -11,12 +11,9 @@ import dataclasses
 import itertools
 import multiprocessing
 import os
-import platform
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
+from bench import markdown
 from bench.exact import digits, is_finite, mpfr, numpy_of_objects
 from bench.faults import misused, not_finite, polluted
 from bench.oracles import Call, Case, Result, able_to, callers, harness, lines_of, quiet
@@ -277,10 +275,7 @@ def report(wanted: str, points: int, peers: tuple[str, ...], out: Path, console:
             for name, rows in job.result().items():
                 tables.setdefault(name, []).extend(rows)
             console.print(f"{case}: {tables['float32'][-1]}", highlight=False)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_suffix(".partial")
-    partial.write_text(written(tables, points))
-    partial.replace(out)
+    markdown.save(out, written(tables, points))
 
 
 def _rows_by_name(name: str, points: int, peers: tuple[str, ...]) -> dict[str, list[list[str]]]:
@@ -295,17 +290,10 @@ def first_rows() -> list[Case]:
 
 def written(tables: dict[str, list[list[str]]], points: int) -> str:
     """The report in Markdown."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "optax", *_installed()))
-    parts = [ABOUT.format(points=points, versions=versions, python=platform.python_version())]
+    parts = [ABOUT.format(points=points, versions=markdown.versions(("torch", "keras")))]
     for name, rows in tables.items():
-        heads = BAD if name == "bad input" else HEADS
-        lines = [f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows]]
-        parts.append(f"## {name}\n\n" + "\n".join(lines))
+        parts.append(f"## {name}\n\n{markdown.table(BAD if name == 'bad input' else HEADS, rows)}")
     return "\n\n".join(parts) + "\n"
-
-
-def _installed() -> list[str]:
-    return [name for name in ("torch", "keras") if find_spec(name)]
 
 
 HEADS = [
@@ -316,7 +304,7 @@ BAD = ["loss", "of", "silent misuse", "masks that leak"]
 ABOUT = """# Accuracy
 
 Written by `python -m bench accuracy`: {points} seeded points or more per loss and dtype, the same
-for everyone ({versions}; Python {python}, CPU).
+for everyone ({versions}, CPU).
 
 * **Errors** are in eps of the dtype of the inputs, against MPFR with 110 digits: of a value
   relative to its condition scale (the largest term that the loss adds or subtracts), of a gradient
