@@ -83,7 +83,7 @@ def statistics(params: Params, batch: tuple[Array, Array]) -> jaxloss.Statistic:
 
 @dataclasses.dataclass
 class Contender:
-    """A step that keeps its own state: a call makes an update and returns the loss."""
+    """A step that keeps its own state: a call makes an update and returns the metrics."""
 
     step: Callable[..., tuple[Any, Any]]
     state: Any
@@ -91,9 +91,9 @@ class Contender:
     loss: Callable[[Any], Array]
     temporaries: int | None = None
 
-    def __call__(self) -> Array:
+    def __call__(self) -> Any:
         self.state, metrics = self.step(self.state, self.batch)
-        return self.loss(metrics)
+        return metrics
 
 
 def ours(shape: Shape, *, microbatches: int = 1, steps_per_call: int = 1) -> Contender:
@@ -300,9 +300,12 @@ def _installed(name: str) -> bool:
 
 
 def _program(shape: Shape, contender: Contender) -> Program:
-    def call() -> Array:
+    def call() -> Any:
         for _ in range(shape.calls - 1):
             contender()
         return jax.block_until_ready(contender())
 
-    return Program(call, lambda value: [np.asarray(value)], contender.temporaries)
+    def loss(metrics: Any) -> list[np.ndarray]:
+        return [np.asarray(contender.loss(metrics))]
+
+    return Program(call, loss, contender.temporaries)
