@@ -10,7 +10,7 @@ import functools
 import numbers
 import warnings
 from collections.abc import Callable, Mapping
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,20 @@ from jax.typing import ArrayLike
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-_checking = jax.make_user_context(False)
+
+
+class Observer(Protocol):
+    """Whom the losses tell what they see in their data.
+
+    `what` is an "argument" with a domain, logits that may be "probabilities" (`ok` is one
+    answer for all), or the value of each "unit".
+    """
+
+    def __call__(self, what: str, ok: bool | Array, name: str, array: Array, why: str) -> None: ...
+
+
+#: Part of the cache key of jit: a loss that nobody observes pays nothing.
+observing = jax.make_user_context(None)
 
 
 def checked(f: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -50,7 +63,7 @@ def checked(f: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
 
     @functools.wraps(f)
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        with _checking(True):
+        with observing(_raise):
             error, value = checkify.checkify(lambda: f(*args, **kwargs))()
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(error)):
             raise RuntimeError(
@@ -312,10 +325,33 @@ def units_kept(where: ArrayLike | None, parts: tuple[int, ...], *, units: int) -
 
 def require(ok: bool | Array, name: str, array: Array, why: str) -> None:
     """Under `checked`, an error that names the first entry which is not `ok`."""
-    if _checking.value and array.size:
-        first = jnp.unravel_index(jnp.argmin(jnp.asarray(ok)), array.shape)
-        index = f"[{', '.join(['{}'] * array.ndim)}]" if array.ndim else ""
-        checkify.check(jnp.all(ok), f"{name}{index} is {{}}: {why}.", *first, array[first])
+    observe("argument", ok, name, array, why)
+
+
+def observe(what: str, ok: bool | Array, name: str, array: Array, why: str) -> None:
+    """Tells the observer, if there is one."""
+    if observing.value is not None and array.size:
+        observing.value(what, ok, name, array, why)
+
+
+def first_entry(ok: bool | Array, array: Array) -> tuple[tuple[Array, ...], Array]:
+    """Index and value of the first entry that is not `ok`."""
+    index = jnp.unravel_index(jnp.argmin(jnp.asarray(ok)), array.shape)
+    return index, array[index]
+
+
+def _raise(what: str, ok: bool | Array, name: str, array: Array, why: str) -> None:
+    if what == "argument":
+        index, value = first_entry(ok, array)
+        place = f"[{', '.join(['{}'] * array.ndim)}]" if array.ndim else ""
+        checkify.check(jnp.all(ok), f"{name}{place} is {{}}: {why}.", *index, value)
+    elif what == "probabilities":
+        jax.debug.callback(functools.partial(_warn, f"{name}: {why}."), ok)
+
+
+def _warn(message: str, ok: Array) -> None:
+    if not ok:
+        warnings.warn(message, stacklevel=2)
 
 
 def require_signs(labels: Array) -> None:
@@ -325,18 +361,14 @@ def require_signs(labels: Array) -> None:
 
 def warn_of_probabilities(logits: Array, where: ArrayLike | None) -> None:
     """Under `checked`, a warning where every row of `logits` looks like a softmax output."""
-    if _checking.value and logits.size:
+    if observing.value is not None:
         masked = jnp.zeros((), bool) if where is None else ~jnp.asarray(where)
         kept = ~spread("where", masked, logits.shape[:-1])
         sums_to_one = jnp.abs(jnp.sum(logits, axis=-1) - 1) < 1e-3
         row = jnp.all((logits >= 0) & (logits <= 1), axis=-1) & sums_to_one
-        jax.debug.callback(_warn_of_probabilities, jnp.all(row | ~kept) & jnp.any(kept))
-
-
-def _warn_of_probabilities(suspicious: Array) -> None:
-    if suspicious:
-        warnings.warn(
-            "every row of logits is in [0, 1] and sums to 1: pass what goes into the softmax, or "
-            "use a loss that takes probabilities.",
-            stacklevel=2,
+        suspicious = jnp.all(row | ~kept) & jnp.any(kept)
+        why = (
+            "every row is in [0, 1] and sums to 1; pass what goes into the softmax, or use a loss "
+            "that takes probabilities"
         )
+        observe("probabilities", ~suspicious, "logits", logits, why)

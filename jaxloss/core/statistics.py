@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxloss.core.inputs import spread
+from jaxloss.core.inputs import observe, observing, spread
 from jaxloss.core.numerics import ratio
 
 Tree = TypeVar("Tree")
@@ -261,10 +261,12 @@ def kept(values: Array, where: ArrayLike | None, weights: ArrayLike | None) -> t
     """Values, and how often each counts; both are 0 where deleted."""
     times = spread("weights", 1 if weights is None else weights, values.shape)
     times = times.astype(values.dtype)
-    if where is None:
-        return values, times
-    where = spread("where", where, values.shape)
-    return jnp.where(where, values, 0), jnp.where(where, times, 0)
+    if where is not None:
+        where = spread("where", where, values.shape)
+        values, times = jnp.where(where, values, 0), jnp.where(where, times, 0)
+    if observing.value is not None:
+        observe("unit", jnp.isfinite(values), "unit", values, "the loss of this unit is not finite")
+    return values, times
 
 
 def total(values: Array, where: ArrayLike | None, weights: ArrayLike | None) -> Array:
