@@ -27,7 +27,7 @@ TOO_LARGE = (
     "compute in a dtype of more range"
 )
 TERM = "look for a division by 0, a logarithm or an overflow; jax.debug_nans(True) stops there"
-FOLLOWS = "it follows from the loss"
+FOLLOWS = "it follows from the above"
 STEEP = (
     "the loss is finite and its slope is not; look for a root, a norm or a logarithm at 0, or for "
     "a branch that jnp.where hides, and make finite what goes into it"
@@ -117,25 +117,26 @@ def diagnose(
         >>> x, labels = jnp.ones((3, 2)), jnp.array([0, 1, 2])
         >>> print(jaxloss.diagnose(loss_fn, jnp.array(1.0), (x, labels)))
         labels[2] is 2: a class index is in [0, 2).
-        unit[2] is nan: its loss is not finite.
-        loss is nan: look for a division by 0, a logarithm or an overflow; ...
-        the gradient of params is nan: it follows from the loss.
+        unit[2] is nan: the loss of this unit is not finite.
+        loss is nan: it follows from the above.
+        the gradient of params is nan: it follows from the above.
     """
     given = {"params": params, "batch": batch, "model_state": model_state}
     watch, run = _Watch(), jax.jit(functools.partial(_outcome, objective(loss_fn), rng, step))
     with observing(watch):
-        terms, loss, grads = run(*given.values())
+        outcome = terms, loss, grads = run(*given.values())
         jax.effects_barrier()
         seen = watch.findings()
-        slope = FOLLOWS if not jnp.isfinite(loss) else STEEP
-        bad_terms = _not_finite("term", [*_leaves("loss", terms), ("loss", loss)], TERM)
-        bad_grads = _not_finite("gradient", _leaves("params", grads), slope)
-        bad = bad_terms + bad_grads
-        bad_inputs = _guilty(run, given) if bad else []
-    arguments = [f for f in seen if f.what == "argument"]
-    large = [f for f in seen if f.what == "overflow" and (bad or f.value in (np.inf, -np.inf))]
-    units = [f for f in seen if f.what == "unit" and bad_terms]
-    return Diagnosis((*bad_inputs, *arguments, *large[:1], *units[:1], *bad))
+        healthy = all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(outcome))
+        causes = [] if healthy else _guilty(run, given)
+    causes += [f for f in seen if f.what in ("argument", "probabilities")]
+    causes += [f for f in seen if f.what == "overflow" and not (healthy and np.isfinite(f.value))]
+    parts = [*_leaves("loss", terms), ("loss", loss)]
+    bad_terms = _not_finite("term", parts, FOLLOWS if causes else TERM)
+    slope = STEEP if jnp.isfinite(loss) else FOLLOWS
+    bad_grads = _not_finite("gradient", _leaves("params", grads), slope)
+    units = [finding for finding in seen if finding.what == "unit" and bad_terms]
+    return Diagnosis((*causes, *units[:1], *bad_terms, *bad_grads))
 
 
 def _outcome(
