@@ -111,6 +111,9 @@ from jaxloss.train.fit import fit as fit
 from jaxloss.train.gradient import value_and_grad as value_and_grad
 from jaxloss.train.history import History as History
 from jaxloss.train.minimize import minimize as minimize
+from jaxloss.train.models import from_equinox as from_equinox
+from jaxloss.train.models import from_linen as from_linen
+from jaxloss.train.models import from_nnx as from_nnx
 from jaxloss.train.nonfinite import NonFiniteError as NonFiniteError
 from jaxloss.train.objective import Aux as Aux
 from jaxloss.train.per_example import per_example as per_example
