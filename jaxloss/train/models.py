@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 class Bind(Protocol):
     """`bind(params, model_state, rng=rng)(inputs) -> (outputs, new model_state)`, a pure function.
 
-    With `rng=None` nothing is random. Whoever calls it gives other arguments of the model by
-    keyword, and another method than the model's call as `method=Model.encode`, or as a function
-    of the model and the inputs.
+    With `rng=None` the model is evaluated. The call passes keyword arguments on to the model;
+    `method=Model.encode`, or any function of the model and the inputs, stands for its `__call__`.
     """
 
     def __call__(
@@ -170,6 +169,7 @@ def from_equinox(
 
     Raises:
         ModuleNotFoundError: Equinox is not installed.
+        ValueError: A layer has a state, and none was given.
 
     Example:
         >>> import equinox as eqx
@@ -189,10 +189,15 @@ def from_equinox(
     """
     with _needed("from_equinox", "equinox"):
         import equinox as eqx
-    if state is None:
-        state, model = eqx.nn.State(model), eqx.nn.delete_init_state(model)
+    nodes = jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, eqx.nn.StateIndex))
+    stateful = any(isinstance(node, eqx.nn.StateIndex) for node in nodes)
+    if stateful and state is None:
+        raise ValueError(
+            "model has layers with a state, and none was given: say "
+            "from_equinox(*eqx.nn.make_with_state(Model)(...))."
+        )
     params, static = eqx.partition(model, eqx.is_inexact_array)
-    whole, stateful = type(model).__call__, bool(jax.tree.leaves(state))
+    state, whole = eqx.nn.State(()) if state is None else state, type(model).__call__
 
     def bind(
         params: PyTree, model_state: PyTree, *, rng: Array | None
