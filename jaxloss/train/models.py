@@ -197,7 +197,7 @@ def from_equinox(
             "from_equinox(*eqx.nn.make_with_state(Model)(...))."
         )
     params, static = eqx.partition(model, eqx.is_inexact_array)
-    state, whole = eqx.nn.State(()) if state is None else state, type(model).__call__
+    state = eqx.nn.State(()) if state is None else state
 
     def bind(
         params: PyTree, model_state: PyTree, *, rng: Array | None
@@ -206,22 +206,33 @@ def from_equinox(
         if rng is None:
             own = eqx.nn.inference_mode(own)
 
-        def call(*batch: PyTree, method: Callable[..., PyTree] = whole, **kwargs: PyTree):
-            def one(key: Array | None, state: PyTree, *example: PyTree):
-                given = kwargs | ({"key": key} if takes(method, "key") else {})
-                if stateful:
-                    return method(own, *example, state, **given)
-                return method(own, *example, **given), state
-
-            rows = jax.tree.leaves(batch)[0].shape[0]
-            keys = None if rng is None else jax.random.split(rng, rows)
-            axes = (0, None, *(0 for _ in batch))
-            mapped = jax.vmap(one, in_axes=axes, out_axes=(0, None), axis_name="batch")
-            return mapped(keys, model_state, *batch)
-
-        return call
+        return functools.partial(_over_rows, own, model_state, rng, stateful)
 
     return *jax.tree.map(jnp.array, (params, state)), bind
+
+
+def _over_rows(
+    model: eqx.Module,
+    state: PyTree,
+    rng: Array | None,
+    stateful: bool,
+    *batch: PyTree,
+    method: Callable[..., PyTree] | None = None,
+    **kwargs: PyTree,
+) -> tuple[PyTree, PyTree]:
+    whole = type(model).__call__ if method is None else method
+
+    def one(key: Array | None, state: PyTree, *example: PyTree) -> tuple[PyTree, PyTree]:
+        given = kwargs | ({"key": key} if takes(whole, "key") else {})
+        if stateful:
+            return whole(model, *example, state, **given)
+        return whole(model, *example, **given), state
+
+    rows = jax.tree.leaves(batch)[0].shape[0]
+    keys = None if rng is None else jax.random.split(rng, rows)
+    axes = (0, None, *(0 for _ in batch))
+    mapped = jax.vmap(one, in_axes=axes, out_axes=(0, None), axis_name="batch")
+    return mapped(keys, state, *batch)
 
 
 def _reseeded(streams: PyTree, rng: Array | None) -> PyTree:
