@@ -24,7 +24,8 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 from typing_extensions import TypeVar
 
-from jaxloss.core.inputs import require, spread
+from jaxloss.core.checks import require
+from jaxloss.core.inputs import spread
 from jaxloss.core.statistics import Concat, Deferred, Mean, Statistic, kept, stats
 
 R = TypeVar("R", default=Array)

@@ -18,7 +18,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxloss.core.inputs import observe, observing, spread
+from jaxloss.core.checks import observe, observing
+from jaxloss.core.inputs import spread
 from jaxloss.core.numerics import ratio
 
 Tree = TypeVar("Tree")

@@ -8,7 +8,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
-from jaxloss.core import inputs, numerics, over_classes
+from jaxloss.core import checks, inputs, numerics, over_classes
 from jaxloss.core.reductions import MeanReduction, R, Reduction, defer, reduce
 from jaxloss.core.statistics import Mean, kept, total
 from jaxloss.parts import overlap
@@ -494,7 +494,7 @@ def batch_tversky_loss(
 
 def _binary(where: ArrayLike | None, logits: ArrayLike, labels: ArrayLike) -> list[Array]:
     logits, labels = inputs.paired(where, logits=logits, labels=labels)
-    inputs.require((labels >= 0) & (labels <= 1), "labels", labels, "a share is in [0, 1]")
+    checks.require((labels >= 0) & (labels <= 1), "labels", labels, "a share is in [0, 1]")
     return [logits[..., None], labels[..., None]]
 
 

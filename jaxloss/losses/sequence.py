@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, Num
 
-from jaxloss.core import alignment, inputs, over_classes
+from jaxloss.core import alignment, checks, inputs, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce
 
 #: The kind of target that each loss learns from: a text for a recording, which no table holds.
@@ -141,7 +141,7 @@ def _sequences(
     present = _present(label_where, sequences, labels)
     known = (labels >= 0) & (labels < size) & (labels != blank_id)
     why = f"a class index is in [0, {size}) and not the blank, {blank_id}"
-    inputs.require(known | ~present, "labels", labels, why)
+    checks.require(known | ~present, "labels", labels, why)
     sound = jnp.all(known | ~present, axis=-1) & ~jnp.any(jnp.isnan(logits), axis=(-2, -1))
     labels = jnp.where(known, labels, 0)
     if label_where is not None:

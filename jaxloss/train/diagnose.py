@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxloss.core.inputs import first_entry, observing
+from jaxloss.core.checks import first_entry, observing
 from jaxloss.core.statistics import value
 from jaxloss.train.objective import Aux, Loss, LossFn, PyTree, objective
 
