@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-import threading
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +13,15 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxloss.core.statistics import Statistic
+from jaxloss.train.batches import Batches, Reader, on_device
+from jaxloss.train.checkpoint import Checkpoint, Keeper, Saved, keeper
 from jaxloss.train.history import History
 from jaxloss.train.nonfinite import NonFiniteError, is_fault
 from jaxloss.train.objective import PyTree
-from jaxloss.train.progress import first_interrupt, progress_bar
+from jaxloss.train.progress import progress_bar, signals
 from jaxloss.train.step import Metrics, TrainState, TrainStep
 from jaxloss.train.stopping import EarlyStop
 
-Batches: TypeAlias = Iterable[PyTree] | Callable[[int], Iterable[PyTree]]
 Evaluate: TypeAlias = Callable[[TrainState], Mapping[str, ArrayLike | Statistic]]
 Callback: TypeAlias = Callable[[TrainState, History], object]
 Window: TypeAlias = list[tuple[int, int, Metrics]]
@@ -40,18 +40,23 @@ def fit(
     evaluate: Evaluate | None = None,
     stop: EarlyStop | None = None,
     callbacks: Sequence[Callback] = (),
+    checkpoint: Checkpoint = None,
+    resume: Literal["auto", "never"] = "auto",
+    sharding: PyTree = None,
     progress: bool = True,
 ) -> tuple[TrainState, History]:
     """Trains, and never waits for the step that it has just launched.
 
     Metrics are read from the device one window of steps late and merged in float64. Ctrl-C ends
-    the training after the running step; a second one ends it at once.
+    the training after the running step; a second one ends it at once. With `checkpoint`, both
+    Ctrl-C and SIGTERM save before they end it, and a training that was ended or killed goes on
+    as if it never had been, down to the last bit, when the same call is made again.
 
     Args:
         step: From `make_train_step`.
         state: From `step.init`; a step that donates uses it up.
         batches: Any iterable of batches, or a function from the number of an epoch to one. An
-            iterator can be read only once.
+            iterator can be read only once. Arrays may be those of NumPy, JAX, torch or TensorFlow.
         steps: How many updates to make, over as many epochs as it takes; or
         epochs: How many times to go through the batches.
         every: With `steps`, how many updates make a row of the history; else it is an epoch.
@@ -61,6 +66,14 @@ def fit(
             kept in `history.best_state`; with `patience=None` that is all it does.
         callbacks: Called with the state and the history at the end of each row. The next step
             uses up the state: copy what is kept of it.
+        checkpoint: The folder to save state, history and place in the data in; or `Checkpoints`,
+            which also says how often and how many; or a `CheckpointManager` of Orbax.
+        resume: "auto" goes on from the newest checkpoint that can be read, if there is one, in
+            the shardings of `state`; "never" refuses a folder that has any. What was read of the
+            data is skipped in the running epoch if `batches` is a function, by the state of the
+            iterator if it has `get_state` and `set_state` (grain), and else by reading it again.
+        sharding: Where the batches go: a sharding, or a tree of them of which one stands for all
+            below it. With several processes, each has its own rows.
         progress: Whether to show a bar with loss, speed and time left, which needs rich.
 
     Returns:
@@ -68,10 +81,12 @@ def fit(
 
     Raises:
         ValueError: Not exactly one of `steps` and `epochs` is given, `steps` is not a multiple of
-            `steps_per_call`, there are no batches, or `stop` has nothing to watch.
+            `steps_per_call`, there are no batches, `stop` has nothing to watch, or there are
+            checkpoints and none can be continued.
         NonFiniteError: The loss or its gradient is not finite, and `step` says "raise". It is
             noticed when metrics are read, and carries the last good state.
-        ModuleNotFoundError: rich is missing and `progress` is not False.
+        ModuleNotFoundError: rich is missing and `progress` is not False, or Orbax is missing and
+            `checkpoint` is given.
 
     Example:
         >>> import optax
@@ -86,18 +101,26 @@ def fit(
         [2 4] [1.5625     0.09765625]
     """
     calls = _calls(step, batches, steps, epochs)
-    rows = _rows(batches, calls, epochs, -(-every // step.steps_per_call))
-    total = None if calls is None else calls * step.steps_per_call
     if stop is not None and evaluate is None:
         raise ValueError("stop watches what evaluate returns: give evaluate as well.")
-    with progress_bar(total, shown=progress) as show, first_interrupt() as interrupt:
-        training = _Training(step, state, interrupt, show)
+    watch = EarlyStop(patience=None) if stop is None else stop
+    with (
+        progress_bar(calls and calls * step.steps_per_call, shown=progress) as show,
+        signals(signal.SIGINT, *([] if checkpoint is None else [signal.SIGTERM])) as came,
+        keeper(checkpoint, watch) as saves,
+    ):
+        start = saves and saves.restore(state, resume)
+        training = _Training(
+            step, start or Saved.first(state), batches, saves, sharding, came, show
+        )
+        rows = training.reader.rows(calls, epochs, -(-every // step.steps_per_call))
         try:
-            training.run(rows, evaluate, stop, callbacks)
+            training.run(rows, evaluate, watch, callbacks, keep=stop is not None)
         except KeyboardInterrupt:
-            training.history.stopped = "interrupted"
+            terminated = signal.SIGTERM in came
+            training.history.stopped = "terminated" if terminated else "interrupted"
         training.read_all()
-    if training.history.stopped == "exhausted" and not training.made:
+    if training.history.stopped == "exhausted" and not training.place.calls:
         raise ValueError("batches is empty: there is nothing to train on.")
     return training.state, training.history
 
@@ -106,51 +129,93 @@ class _Training:
     def __init__(
         self,
         step: TrainStep,
-        state: TrainState,
-        interrupt: threading.Event,
+        start: Saved,
+        batches: Batches,
+        keeper: Keeper | None,
+        sharding: PyTree,
+        came: Sequence[int],
         show: Callable[[int, float], None],
     ) -> None:
-        self.step, self.state, self.history = step, state, History()
-        self.interrupt, self.show = interrupt, show
-        self.before, self.made = int(state.step), 0
+        self.step, self.state, self.history = step, start.state, start.history
+        self.reader = Reader(batches, start.place)
+        self.place = self.reader.here(with_iterator=False)
+        self.keeper, self.sharding, self.came, self.show = keeper, sharding, came, show
+        self.before = int(start.state.step) - start.place.calls * step.steps_per_call
         self.launched: Window = []
         self.waiting: Window = []
         self.last_read = time.monotonic()
+
+    @property
+    def made(self) -> int:
+        """The number of updates in the state."""
+        return self.before + self.place.calls * self.step.steps_per_call
 
     def run(
         self,
         rows: Iterable[Iterable[PyTree]],
         evaluate: Evaluate | None,
-        stop: EarlyStop | None,
+        watch: EarlyStop,
         callbacks: Sequence[Callback],
+        *,
+        keep: bool,
     ) -> None:
-        watch = EarlyStop(patience=None) if stop is None else stop
-        for row, batches in enumerate(rows):
-            if not self.run_row(row, batches):
+        watch = self.watched(watch)
+        for batches in rows:
+            if keep and watch.stop:
+                break
+            if not self.run_row(batches):
                 self.history.stopped = "exhausted"
-                return
+                break
             if evaluate or callbacks:
                 self.read_all()
             if evaluate:
-                watch = self.evaluate(row, evaluate, watch, keep=stop is not None)
+                watch = self.evaluate(evaluate, watch, keep=keep)
             for callback in callbacks:
                 callback(self.state, self.history)
-            if stop is not None and watch.stop:
-                self.history.stopped = "early"
-                return
+            self.end_row()
+        if keep and watch.stop:
+            self.history.stopped = "early"
+        self.save()
 
-    def run_row(self, row: int, batches: Iterable[PyTree]) -> bool:
+    def watched(self, watch: EarlyStop) -> EarlyStop:
+        """What it has seen of the rows before a checkpoint."""
+        name = f"validation_{watch.monitor}"
+        if name in self.history.names:
+            for value in self.history[name][: self.place.row]:
+                watch = watch.update(value)
+        return watch
+
+    def run_row(self, batches: Iterable[PyTree]) -> bool:
         """Whether there were any batches."""
-        before = self.made
         for batch in batches:
-            self.state, metrics = self.step(self.state, batch)
-            self.made += self.step.steps_per_call
-            self.launched.append((row, self.before + self.made, metrics))
+            if self.keeper and self.keeper.due(self.made, row_ended=False):
+                self.save()
+            self.state, metrics = self.step(self.state, on_device(batch, self.sharding))
+            self.place = self.reader.here(with_iterator=self.keeper is not None)
+            self.launched.append((self.place.row, self.made, metrics))
             if len(self.launched) == WINDOW or time.monotonic() > self.last_read + 1:
                 self.read()
-            if self.interrupt.is_set():
+            if self.came:
+                self.save()
                 raise KeyboardInterrupt
-        return self.made > before
+        return self.place.row_calls > 0
+
+    def end_row(self) -> None:
+        self.reader.end_row()
+        self.place = self.reader.here(with_iterator=self.keeper is not None)
+        if self.keeper and self.keeper.due(self.made, row_ended=True):
+            self.save()
+
+    def save(self) -> None:
+        """Unless this state is saved already, or there is nowhere to save it."""
+        if self.keeper is None or self.keeper.last == self.made:
+            return
+        self.read_all()
+        names = [name for name in self.history.names if name.startswith("validation_")]
+        scores = {name: self.history.last(name) for name in names}
+        whole = self.place.row_calls == 0
+        saved = Saved(self.state, self.history, self.place)
+        self.keeper.save(self.made, saved, scores if whole and scores else None)
 
     def read(self) -> None:
         """Reads one window while the device computes the next."""
@@ -183,11 +248,12 @@ class _Training:
         self.read()
         self.read()
 
-    def evaluate(self, row: int, evaluate: Evaluate, watch: EarlyStop, *, keep: bool) -> EarlyStop:
+    def evaluate(self, evaluate: Evaluate, watch: EarlyStop, *, keep: bool) -> EarlyStop:
         """Records what `evaluate` returns, and whether it is a new best."""
+        row = self.place.row
         values = jax.device_get(dict(evaluate(self.state)))
         named = {f"validation_{name}": value for name, value in values.items()}
-        self.history.record(row, self.before + self.made, named)
+        self.history.record(row, self.made, named)
         if not keep and watch.monitor not in values:
             return watch
         watch = watch.update(self.history[f"validation_{watch.monitor}"][row])
@@ -214,27 +280,3 @@ def _calls(step: TrainStep, batches: Batches, steps: int | None, epochs: int | N
             "list, a loader, or a function from the number of an epoch to its batches."
         )
     return epochs * len(batches) if isinstance(batches, Sized) else None
-
-
-def _rows(
-    batches: Batches, calls: int | None, epochs: int | None, calls_per_row: int
-) -> Iterator[Iterable[PyTree]]:
-    if epochs is not None:
-        return (_epoch(batches, epoch) for epoch in range(epochs))
-    stream = itertools.islice(_endless(batches), calls)
-    starts = range(0, calls or 0, calls_per_row)
-    return (itertools.islice(stream, calls_per_row) for _ in starts)
-
-
-def _endless(batches: Batches) -> Iterator[PyTree]:
-    """Epoch after epoch, until one is empty."""
-    for epoch in itertools.count():
-        batch = None
-        for batch in _epoch(batches, epoch):
-            yield batch
-        if batch is None:
-            return
-
-
-def _epoch(batches: Batches, epoch: int) -> Iterable[PyTree]:
-    return batches(epoch) if callable(batches) else batches

@@ -32,8 +32,8 @@ class History:
     Args:
         best: The index of the row with the best validation loss, if there is one.
         best_state: A copy of the state at that row, if `fit` was given `stop`.
-        stopped: How it ended: "finished", "early" by `stop`, "exhausted" for want of batches, or
-            "interrupted" by Ctrl-C.
+        stopped: How it ended: "finished", "early" by `stop`, "exhausted" for want of batches,
+            "interrupted" by Ctrl-C, or "terminated" by SIGTERM.
 
     Example:
         >>> history = jaxloss.History()
@@ -45,7 +45,7 @@ class History:
 
     best: int | None = None
     best_state: TrainState | None = dataclasses.field(default=None, repr=False)
-    stopped: Literal["finished", "early", "exhausted", "interrupted"] = "finished"
+    stopped: Literal["finished", "early", "exhausted", "interrupted", "terminated"] = "finished"
     _steps: list[int] = dataclasses.field(default_factory=list, repr=False)
     _rows: list[dict[str, tuple[float, float]]] = dataclasses.field(
         default_factory=list, repr=False
@@ -61,6 +61,24 @@ class History:
             total, weight = self._rows[row].get(name, _NOTHING)
             more, times = _sums(metric)
             self._rows[row][name] = (total + more, weight + times)
+
+    def to_json(self) -> dict[str, object]:
+        """All but `best_state` and `stopped`, for `from_json`."""
+        return {"best": self.best, "steps": self._steps, "rows": self._rows}
+
+    @classmethod
+    def from_json(
+        cls,
+        best: int | None,
+        steps: list[int],
+        rows: list[dict[str, tuple[float, float]]],
+    ) -> History:
+        """The history of which these are the `to_json`."""
+        return cls(
+            best=best,
+            _steps=list(steps),
+            _rows=[{name: (sums[0], sums[1]) for name, sums in row.items()} for row in rows],
+        )
 
     @property
     def steps(self) -> np.ndarray:

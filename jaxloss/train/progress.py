@@ -38,19 +38,24 @@ def progress_bar(total: int | None, *, shown: bool) -> Iterator[Callable[[int, f
 
 
 @contextlib.contextmanager
-def first_interrupt() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets, so that it never falls between a step and its result."""
-    requested, previous = threading.Event(), signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(previous):
-        yield requested
-        return
+def signals(*watched: signal.Signals) -> Iterator[list[int]]:
+    """Those that have come, so that none falls between a step and its result.
 
-    def request(*_: object) -> None:
-        requested.set()
-        signal.signal(signal.SIGINT, previous)
+    The second one of a kind does what it did before.
+    """
+    came: list[int] = []
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in watched if here}
+    ours = {number: old for number, old in before.items() if old not in (None, signal.SIG_IGN)}
 
-    signal.signal(signal.SIGINT, request)
+    def note(number: int, _: object) -> None:
+        came.append(number)
+        signal.signal(number, ours[signal.Signals(number)])
+
+    for number in ours:
+        signal.signal(number, note)
     try:
-        yield requested
+        yield came
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, old in ours.items():
+            signal.signal(number, old)
