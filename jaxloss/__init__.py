@@ -124,3 +124,4 @@ from jaxloss.train.precision import Precision as Precision
 from jaxloss.train.step import TrainState as TrainState
 from jaxloss.train.step import make_train_step as make_train_step
 from jaxloss.train.stopping import EarlyStop as EarlyStop
+from jaxloss.train.tensorboard import tensorboard as tensorboard

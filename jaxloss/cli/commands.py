@@ -77,6 +77,26 @@ def fit(
         int | None, typer.Option(min=1, help="Epochs or steps without a new best to stop at: 20.")
     ] = None,
     hidden: Hidden = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="What the model computes in: float32, bfloat16, or float16 with a dynamic scale "
+            "of the loss."
+        ),
+    ] = None,
+    ema: Annotated[
+        float | None, typer.Option(help="Decay of an average of the parameters, such as 0.99.")
+    ] = None,
+    nonfinite: Annotated[
+        str | None,
+        typer.Option(help="What a step does that is not finite: apply, skip or raise."),
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(min=1, help="Epochs between two checkpoints: none are made.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, with its options.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of split, weights and batches.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="The folder to write: runs/<time>-<data>.")
@@ -86,7 +106,8 @@ def fit(
     from jaxloss.cli import runs
     from jaxloss.cli.recipes import LINE, Recipe
 
-    table = runs.table_of(data, target, task, (batch_size, hidden))
+    own = (batch_size, hidden, precision, ema, nonfinite, checkpoint_every, resume or None)
+    table = runs.table_of(data, target, task, own)
     recipe = (LINE if table.raw else Recipe()).but(
         optimizer=optimizer,
         learning_rate=learning_rate,
@@ -96,9 +117,13 @@ def fit(
         epochs=epochs,
         patience=patience,
         hidden=hidden,
+        precision=precision,
+        ema=ema,
+        nonfinite=nonfinite,
+        checkpoint_every=checkpoint_every,
         seed=seed,
     )
-    runs.run_fit(table, loss, loss_option or (), recipe, out, _console())
+    runs.run_fit(table, loss, loss_option or (), recipe, out, _console(), resume=resume)
 
 
 @app.command()

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import TypedDict, cast
 
 import grain
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import PyTree
@@ -47,7 +49,8 @@ class Experiment:
 
     def outputs(self, params: PyTree, inputs: Values) -> Array:
         """What the model puts out for rows of inputs."""
-        return cast(Array, self.model.apply(params, inputs))
+        dtype = jax.tree.leaves(params)[0].dtype
+        return cast(Array, self.model.apply(params, jnp.asarray(inputs, dtype)))
 
     def batch(self, rows: np.ndarray) -> Batch:
         """All of these rows at once."""

@@ -12,12 +12,14 @@ from jaxtyping import PyTree
 
 from jaxloss.cli import folder, model, options, tasks
 from jaxloss.cli.experiment import Experiment, order
-from jaxloss.cli.mistakes import Mistake
+from jaxloss.cli.mistakes import ENDED, Mistake
 from jaxloss.cli.recipes import Recipe
 from jaxloss.core.statistics import value
+from jaxloss.train.checkpoint import Checkpoints
 from jaxloss.train.fit import fit
 from jaxloss.train.history import History
-from jaxloss.train.step import TrainState, make_train_step
+from jaxloss.train.nonfinite import NonFiniteError
+from jaxloss.train.step import TrainState
 from jaxloss.train.stopping import EarlyStop
 
 Scores = dict[str, dict[str, float]]  # split -> metric -> value
@@ -36,16 +38,20 @@ class Fitted:
         return len(self.history.steps) if self.history.best is None else self.history.best + 1
 
 
-def train(experiment: Experiment, recipe: Recipe, *, progress: bool) -> Fitted:
+def train(
+    experiment: Experiment, recipe: Recipe, path: Path | None = None, *, progress: bool
+) -> Fitted:
     """Trains until the validation loss has stopped falling, and takes the best epoch.
 
+    Checkpoints are in the folder `path`, and those that are there are gone on from.
+
     Raises:
-        Mistake: The batch does not split into the microbatches, or the loss was never finite.
+        Mistake: The batch does not split into the microbatches, the loss was never finite, or a
+            step was not and should be.
     """
     rows = experiment.split["train"]
     size, score = recipe.size(len(rows)), scorer(experiment)
-    optimizer = options.optimizer(recipe)
-    step = make_train_step(experiment.loss, optimizer, microbatches=recipe.microbatches)
+    step = options.step(experiment.loss, recipe)
     state = step.init(experiment.model.init(jax.random.key(recipe.seed), experiment.inputs[:1]))
 
     def evaluate(state: TrainState) -> Mapping[str, float]:
@@ -53,19 +59,30 @@ def train(experiment: Experiment, recipe: Recipe, *, progress: bool) -> Fitted:
 
     per_epoch = -(-len(rows) // size)
     batches = order(rows, size, recipe.epochs, recipe.seed)
-    state, history = fit(
-        step,
-        state,
-        ({**experiment.batch(taken), "where": where} for taken, where in batches),
-        steps=recipe.epochs * per_epoch,
-        every=per_epoch,
-        evaluate=evaluate,
-        stop=EarlyStop(patience=recipe.patience),
-        progress=progress,
-    )
-    if history.best is None and history.stopped != "interrupted":
+    try:
+        state, history = fit(
+            step,
+            state,
+            ({**experiment.batch(taken), "where": where} for taken, where in batches),
+            steps=recipe.epochs * per_epoch,
+            every=per_epoch,
+            evaluate=evaluate,
+            stop=EarlyStop(patience=recipe.patience),
+            checkpoint=_checkpoints(path, recipe, per_epoch),
+            progress=progress,
+        )
+    except NonFiniteError as error:
+        what = str(error).partition(". ")[0]
+        raise Mistake(f"{what}: lower --learning-rate, or say --nonfinite skip.") from None
+    if history.best is None and history.stopped not in ENDED:
         raise Mistake("The validation loss was never a finite number: lower --learning-rate.")
     return Fitted(options.trained(recipe.optimizer, history.best_state or state), history)
+
+
+def _checkpoints(path: Path | None, recipe: Recipe, per_epoch: int) -> Checkpoints | None:
+    if path is None or recipe.checkpoint_every is None:
+        return None
+    return Checkpoints(path / "checkpoints", every=recipe.checkpoint_every * per_epoch)
 
 
 def scorer(experiment: Experiment) -> Callable[[PyTree, str], dict[str, float]]:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from jaxloss.cli.mistakes import Mistake
@@ -27,6 +27,29 @@ def create(out: Path | None, name: str) -> Path:
     return path
 
 
+def check(out: Path | None, config: Mapping[str, object], *, resume: bool) -> None:
+    """Whether `out` can be written to, or a run of this configuration goes on in it.
+
+    Raises:
+        Mistake: There are checkpoints and it does not, or none and it should, or it was another.
+    """
+    found = out is not None and (out / "checkpoints").exists()
+    if found and not resume:
+        raise Mistake(f"{out} has checkpoints of a run: say --resume, or give another --out.")
+    if not resume:
+        return
+    if out is None or not found:
+        what = "needs --out and the folder of the run" if out is None else f"finds none in {out}"
+        raise Mistake(f"--resume {what}: only a run with --checkpoint-every has checkpoints.")
+    then, now = json.loads((out / "config.json").read_text()), json.loads(_text(config))
+    for name in now:
+        if name != "versions" and then.get(name) != now[name]:
+            raise Mistake(
+                f"--resume goes on with the options of the run in {out}, whose {name} is "
+                f"{then.get(name)} and not {now[name]}."
+            )
+
+
 def save(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` fill a temporary file beside `path`, which then takes its place."""
     temporary = path.with_name(f".{path.name}")
@@ -39,8 +62,11 @@ def save(path: Path, write: Callable[[Path], object]) -> None:
 
 def save_json(path: Path, content: object) -> None:
     """`content` as readable JSON, in which a number that is not finite is null."""
-    text = json.dumps(_finite(content), indent=2, allow_nan=False)
-    save(path, lambda temporary: temporary.write_text(f"{text}\n"))
+    save(path, lambda temporary: temporary.write_text(_text(content)))
+
+
+def _text(content: object) -> str:
+    return f"{json.dumps(_finite(content), indent=2, allow_nan=False)}\n"
 
 
 def _finite(content: object) -> object:

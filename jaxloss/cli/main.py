@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from jaxloss.cli.mistakes import INTERRUPTED, Mistake
 
-_EXTRA = ("typer", "rich", "pandas", "sklearn", "flax", "grain", "matplotlib")
+_EXTRA = ("typer", "rich", "pandas", "sklearn", "flax", "grain", "matplotlib", "orbax")
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Collection
 
 #: The exit code after Ctrl-C.
 INTERRUPTED = 130
+#: The exit codes of trainings that did not come to their end.
+ENDED = {"interrupted": INTERRUPTED, "terminated": 143}
 
 
 class Mistake(Exception):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import optax.contrib
@@ -17,7 +18,9 @@ from jaxtyping import PyTree
 from jaxloss.cli.catalogue import Entry
 from jaxloss.cli.mistakes import Mistake, unknown
 from jaxloss.cli.recipes import Recipe
-from jaxloss.train.step import TrainState
+from jaxloss.train.objective import LossFn
+from jaxloss.train.precision import Precision
+from jaxloss.train.step import TrainState, TrainStep, make_train_step
 
 Option: TypeAlias = bool | float | str | np.ndarray | None
 #: Keywords of a loss that are not its own options.
@@ -95,8 +98,22 @@ def optimizer(recipe: Recipe) -> optax.GradientTransformation:
     return make(**given)
 
 
+def step(loss: LossFn, recipe: Recipe) -> TrainStep:
+    """The training step of the recipe; float16 needs a scale of the loss."""
+    scale = "dynamic" if recipe.precision == "float16" else None
+    exact = recipe.precision == "float32"
+    return make_train_step(
+        loss,
+        optimizer(recipe),
+        microbatches=recipe.microbatches,
+        precision=None if exact else Precision(jnp.dtype(recipe.precision), loss_scale=scale),
+        nonfinite=recipe.nonfinite,
+        ema=recipe.ema,
+    )
+
+
 def trained(name: str, state: TrainState) -> PyTree:
-    """The parameters to use: schedule-free optimizers step from others than they arrive at."""
+    """The parameters to use: averages, and those that a schedule-free optimizer arrives at."""
     if name.startswith("schedule_free"):
         return optax.contrib.schedule_free_eval_params(state.opt_state, state.params)
-    return state.params
+    return state.eval_params

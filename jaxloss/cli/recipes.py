@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
-from jaxloss.cli.mistakes import Mistake
+from jaxloss.cli.mistakes import Mistake, unknown
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+NONFINITE = ("apply", "skip", "raise")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,6 +24,19 @@ class Recipe:
     patience: int = 20
     hidden: tuple[int, ...] = (128, 128)
     seed: int = 0
+    precision: str = "float32"
+    ema: float | None = None
+    nonfinite: Literal["apply", "skip", "raise"] = "apply"
+    checkpoint_every: int | None = None  # epochs
+
+    def __post_init__(self) -> None:
+        for name, known in (("precision", PRECISIONS), ("nonfinite", NONFINITE)):
+            if getattr(self, name) not in known:
+                raise unknown(f"--{name} cannot be", getattr(self, name), known)
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise Mistake(f"--ema is at least 0 and less than 1, such as 0.99, got {self.ema}.")
+        if self.ema is not None and self.optimizer.startswith("schedule_free"):
+            raise Mistake(f"{self.optimizer} averages the parameters itself: leave --ema out.")
 
     def but(self, **given: str | float | None) -> Recipe:
         """With what was given, which is what is not None.

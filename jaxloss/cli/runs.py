@@ -16,7 +16,7 @@ from rich.table import Table as Grid
 from jaxloss.cli import catalogue, compare, data, fit, folder, line, options, pictures, tasks
 from jaxloss.cli.experiment import prepare
 from jaxloss.cli.fit import Fitted
-from jaxloss.cli.mistakes import INTERRUPTED, Mistake
+from jaxloss.cli.mistakes import ENDED, Mistake
 from jaxloss.cli.options import Option
 from jaxloss.cli.recipes import Recipe
 from jaxloss.cli.table import Table
@@ -29,19 +29,23 @@ def run_fit(
     recipe: Recipe,
     out: Path | None,
     console: Console,
+    *,
+    resume: bool,
 ) -> None:
-    """Trains, saves and reports; after Ctrl-C what was trained by then."""
+    """Trains, saves and reports; after Ctrl-C or SIGTERM what was trained by then."""
     entry = catalogue.find(loss or tasks.default_loss(table))
     chosen = options.loss_options(entry, loss_options)
     experiment = prepare(table, table.split(recipe.seed), entry, chosen, recipe.hidden)
     options.optimizer(recipe)
-    path = folder.create(out, table.name)
     said = {"loss": entry.name, "loss_options": {k: _plain(v) for k, v in chosen.items()}}
-    _save_config(path, table, recipe, said)
+    config = _config(table, recipe, said)
+    folder.check(out, config, resume=resume)
+    path = folder.create(out, table.name)
+    folder.save_json(path / "config.json", config)
     if table.raw:
         fitted = line.train(experiment, recipe, _show_steps(console))
     else:
-        fitted = fit.train(experiment, recipe, progress=console.is_terminal)
+        fitted = fit.train(experiment, recipe, path, progress=console.is_terminal)
     scores = fit.scores(experiment, fitted)
     weights = line.weights(fitted.params) if table.raw else {}
     fit.save(path, experiment, fitted, {**scores, **weights})
@@ -49,8 +53,8 @@ def run_fit(
     found = "".join(f"{name} = {value:.7f}, " for name, value in weights.items())
     ending = _ending(fitted, recipe, "step" if table.raw else "epoch")
     console.print(f"{found}{ending}\nSaved in {path}", highlight=False)
-    if fitted.history.stopped == "interrupted":
-        raise SystemExit(INTERRUPTED)
+    if fitted.history.stopped in ENDED:
+        raise SystemExit(ENDED[fitted.history.stopped])
 
 
 def run_compare(
@@ -69,7 +73,7 @@ def run_compare(
     options.optimizer(recipe)
     path = folder.create(out, f"compare-{table.name}")
     said = {"losses": losses, "seeds": seeds.tolist(), "outliers": outliers}
-    _save_config(path, table, recipe, said)
+    folder.save_json(path / "config.json", _config(table, recipe, said))
     with console.status(f"Training {len(entries)} losses with {len(seeds)} seeds each"):
         found = compare.compare(table, entries, seeds, recipe, outliers=outliers)
     for name, rows in (("compare", compare.last(found)), ("curves", found)):
@@ -87,13 +91,14 @@ def table_of(name: str, target: str | None, task: str | None, given: Iterable[ob
     if any(option is not None for option in (target, task, *given)):
         raise Mistake(
             "--data line is w·x + b on the whole of its points: leave out --target, --task, "
-            "--batch-size and --hidden."
+            "--batch-size, --hidden, --precision, --ema, --nonfinite, --checkpoint-every and "
+            "--resume."
         )
     return line.table()
 
 
-def _save_config(path: Path, table: Table, recipe: Recipe, said: dict[str, object]) -> None:
-    content = {
+def _config(table: Table, recipe: Recipe, said: dict[str, object]) -> dict[str, object]:
+    return {
         "data": table.name,
         "task": table.task,
         "target": table.target,
@@ -103,7 +108,6 @@ def _save_config(path: Path, table: Table, recipe: Recipe, said: dict[str, objec
         **dataclasses.asdict(recipe),
         "versions": {name: version(name) for name in ("jaxloss", "jax", "optax", "flax")},
     }
-    folder.save_json(path / "config.json", content)
 
 
 def _plain(option: Option) -> object:
@@ -132,6 +136,7 @@ def _ending(fitted: Fitted, recipe: Recipe, unit: str) -> str:
         "early": f"no new best loss for {recipe.patience} {unit}s",
         "finished": f"the limit of {recipe.epochs} {unit}s",
         "interrupted": "Ctrl-C",
+        "terminated": "SIGTERM",
     }[fitted.history.stopped]
     return f"best {unit} {fitted.best_epoch} of {len(fitted.history.steps)}; stopped: {why}."
 

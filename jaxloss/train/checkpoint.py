@@ -188,7 +188,7 @@ def keeper(checkpoint: Checkpoint, watch: EarlyStop) -> Iterator[Keeper | None]:
         import orbax.checkpoint as ocp
     except ModuleNotFoundError as missing:
         raise ModuleNotFoundError(
-            "fit makes its checkpoints with Orbax: pip install 'jaxloss[demo]'."
+            "fit makes its checkpoints with Orbax: pip install 'jaxloss[demo]'.", name="orbax"
         ) from missing
     if isinstance(checkpoint, ocp.CheckpointManager):
         yield Keeper(checkpoint, None)
