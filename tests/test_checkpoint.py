@@ -1,5 +1,6 @@
 """Checkpoints: a training that ended, in whatever way, goes on as if it had not."""
 
+import importlib
 import json
 import math
 import signal
@@ -342,14 +343,13 @@ def test_arrays_may_be_those_of_others_and_a_buffer_may_be_filled_again():
 
 
 def test_the_curves_are_written_for_tensorboard(tmp_path):
-    from tensorboardX.proto.event_pb2 import Event
-
+    events = importlib.import_module("tensorboardX.proto.event_pb2")
     _, history = run(None, callbacks=[jaxloss.tensorboard(tmp_path)])
     (path,) = tmp_path.iterdir()
     found, content = {}, path.read_bytes()
     while content:
         size = int.from_bytes(content[:8], "little")
-        event, content = Event.FromString(content[12 : 12 + size]), content[16 + size :]
+        event, content = events.Event.FromString(content[12 : 12 + size]), content[16 + size :]
         for value in event.summary.value:
             found[value.tag, event.step] = value.simple_value
     names = {name.replace(" ", "_") for name in history.names}

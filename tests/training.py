@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +92,7 @@ def die_in_save(moment):
             if not left:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    ocp.CheckpointManager.save = counted
+    mock.patch.object(ocp.CheckpointManager, "save", counted).start()
     sys.addaudithook(audit)
 
 
@@ -122,12 +123,12 @@ def child(folder, kind, moment, pipe):
     os.write(pipe, json.dumps({name: value.hex() for name, value in found.items()}).encode())
 
 
-def forked(*arguments):
+def forked(folder, kind, moment):
     """The signal that a child ended by, and what it wrote."""
     ours, theirs = os.pipe()
     process = os.fork()
     if not process:
-        child(*arguments, theirs)
+        child(folder, kind, moment, theirs)
         os._exit(0)
     os.close(theirs)
     with os.fdopen(ours) as said:
