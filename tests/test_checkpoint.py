@@ -16,6 +16,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
+import tensorboardX
 import training
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -342,9 +343,17 @@ def test_arrays_may_be_those_of_others_and_a_buffer_may_be_filled_again():
         assert bits(*run(None, data, epochs=1)) == bits(*expected)
 
 
-def test_the_curves_are_written_for_tensorboard(tmp_path):
+def test_the_curves_are_written_for_tensorboard(tmp_path, monkeypatch):
     events = importlib.import_module("tensorboardX.proto.event_pb2")
+    writers, make_writer = [], tensorboardX.SummaryWriter
+
+    def noted(*arguments, **options):
+        writers.append(make_writer(*arguments, **options))
+        return writers[-1]
+
+    monkeypatch.setattr(tensorboardX, "SummaryWriter", noted)
     _, history = run(None, callbacks=[jaxloss.tensorboard(tmp_path)])
+    writers[0].close()  # as it does when Python ends
     (path,) = tmp_path.iterdir()
     found, content = {}, path.read_bytes()
     while content:

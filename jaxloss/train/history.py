@@ -63,8 +63,12 @@ class History:
             self._rows[row][name] = (total + more, weight + times)
 
     def to_json(self) -> dict[str, object]:
-        """All but `best_state` and `stopped`, for `from_json`."""
-        return {"best": self.best, "steps": self._steps, "rows": self._rows}
+        """A copy of all but `best_state` and `stopped`, for `from_json`."""
+        return {
+            "best": self.best,
+            "steps": list(self._steps),
+            "rows": [dict(row) for row in self._rows],
+        }
 
     @classmethod
     def from_json(

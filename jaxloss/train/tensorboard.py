@@ -52,12 +52,11 @@ def _opener(path: str) -> Callable[[int], WriteRow]:
         import tensorboardX
 
         def open_at(step: int) -> WriteRow:
-            events = tensorboardX.SummaryWriter(path, purge_step=step)
+            events = tensorboardX.SummaryWriter(path, purge_step=step, flush_secs=5)
 
             def write_row(step: int, row: dict[str, float]) -> None:
                 for name, value in row.items():
                     events.add_scalar(name, value, step)
-                events.flush()
 
             return write_row
 
