@@ -16,10 +16,9 @@ from jaxloss.cli.mistakes import ENDED, Mistake
 from jaxloss.cli.recipes import Recipe
 from jaxloss.core.statistics import value
 from jaxloss.train.checkpoint import Checkpoints
-from jaxloss.train.fit import fit
+from jaxloss.train.fit import Evaluate, fit
 from jaxloss.train.history import History
 from jaxloss.train.nonfinite import NonFiniteError
-from jaxloss.train.step import TrainState
 from jaxloss.train.stopping import EarlyStop
 
 Scores = dict[str, dict[str, float]]  # split -> metric -> value
@@ -50,12 +49,9 @@ def train(
             step was not and should be.
     """
     rows = experiment.split["train"]
-    size, score = recipe.size(len(rows)), scorer(experiment)
+    size = recipe.size(len(rows))
     step = options.step(experiment.loss, recipe)
     state = step.init(experiment.model.init(jax.random.key(recipe.seed), experiment.inputs[:1]))
-
-    def evaluate(state: TrainState) -> Mapping[str, float]:
-        return score(options.trained(recipe.optimizer, state), "validation")
 
     per_epoch = -(-len(rows) // size)
     batches = order(rows, size, recipe.epochs, recipe.seed)
@@ -66,7 +62,7 @@ def train(
             ({**experiment.batch(taken), "where": where} for taken, where in batches),
             steps=recipe.epochs * per_epoch,
             every=per_epoch,
-            evaluate=evaluate,
+            evaluate=_evaluation(experiment, recipe),
             stop=EarlyStop(patience=recipe.patience),
             checkpoint=_checkpoints(path, recipe, per_epoch),
             progress=progress,
@@ -77,6 +73,11 @@ def train(
     if history.best is None and history.stopped not in ENDED:
         raise Mistake("The validation loss was never a finite number: lower --learning-rate.")
     return Fitted(options.trained(recipe.optimizer, history.best_state or state), history)
+
+
+def _evaluation(experiment: Experiment, recipe: Recipe) -> Evaluate:
+    score = scorer(experiment)
+    return lambda state: score(options.trained(recipe.optimizer, state), "validation")
 
 
 def _checkpoints(path: Path | None, recipe: Recipe, per_epoch: int) -> Checkpoints | None:

@@ -1,0 +1,50 @@
+"""`jaxloss fit` with checkpoints, averages and fewer bits, and a run that goes on in its folder."""
+
+import signal
+
+import commands
+import pytest
+
+from jaxloss.cli import fit
+
+jaxloss, mistake = commands.jaxloss, commands.mistake
+IRIS = "fit --data iris --hidden 8 --out run --checkpoint-every 1 --epochs".split()
+
+
+def test_a_run_goes_on_in_its_folder(jaxloss, mistake, tmp_path, monkeypatch):
+    usual = [*IRIS, 4, "--precision", "float16", "--ema", 0.5]
+    assert jaxloss(*usual)[0] == 0
+    (tmp_path / "run").rename(tmp_path / "whole")
+
+    def terminate(state, history):
+        if len(history.steps) == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        train = fit.fit
+        patch.setattr(fit, "fit", lambda *a, **k: train(*a, callbacks=[terminate], **k))
+        code, out, _ = jaxloss(*usual)
+    assert code == 143 and "stopped: SIGTERM" in out
+    assert "say --resume, or give another --out" in mistake(*usual)
+    other = [*IRIS, 5, *usual[-4:], "--resume"]
+    assert "whose epochs is 4 and not 5" in mistake(*other)
+    assert jaxloss(*usual, "--resume")[0] == 0
+    for name in ("history.csv", "model.npz", "result.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--resume", "--resume needs --out"),
+        ("--resume --out nowhere", "--resume finds none in nowhere"),
+        ("--precision float8", "--precision cannot be 'float8'"),
+        ("--nonfinite ignore", "--nonfinite cannot be 'ignore'"),
+        ("--ema 1", "--ema is at least 0 and less than 1"),
+        ("--ema 0.9 --optimizer schedule_free_adamw", "leave --ema out"),
+        ("--data line --precision bfloat16", "leave out"),
+        ("--data iris --nonfinite raise --learning-rate 1e30 --hidden 4", "not finite: lower"),
+    ],
+)
+def test_wrong_options_are_a_sentence(arguments, sentence, mistake):
+    assert sentence in mistake("fit", *arguments.split())
