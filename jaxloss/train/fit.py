@@ -19,6 +19,7 @@ from jaxloss.train.history import History
 from jaxloss.train.nonfinite import NonFiniteError, is_fault
 from jaxloss.train.objective import PyTree
 from jaxloss.train.progress import progress_bar, signals
+from jaxloss.train.sharding import require_own_parts
 from jaxloss.train.step import Metrics, TrainState, TrainStep
 from jaxloss.train.stopping import EarlyStop
 
@@ -81,8 +82,9 @@ def fit(
 
     Raises:
         ValueError: Not exactly one of `steps` and `epochs` is given, `steps` is not a multiple of
-            `steps_per_call`, there are no batches, `stop` has nothing to watch, or there are
-            checkpoints and none can be continued.
+            `steps_per_call`, there are no batches, `stop` has nothing to watch, `microbatches`
+            does not divide the rows of a device, or there are checkpoints and none can be
+            continued.
         NonFiniteError: The loss or its gradient is not finite, and `step` says "raise". It is
             noticed when metrics are read, and carries the last good state.
         ModuleNotFoundError: rich is missing and `progress` is not False, or Orbax is missing and
@@ -190,7 +192,7 @@ class _Training:
         for batch in batches:
             if self.keeper and self.keeper.due(self.made, row_ended=False):
                 self.save()
-            self.state, metrics = self.step(self.state, on_device(batch, self.sharding))
+            self.state, metrics = self.step(self.state, self.placed(batch))
             self.place = self.reader.here(with_iterator=self.keeper is not None)
             self.launched.append((self.place.row, self.made, metrics))
             if len(self.launched) == WINDOW or time.monotonic() > self.last_read + 1:
@@ -199,6 +201,13 @@ class _Training:
                 self.save()
                 raise KeyboardInterrupt
         return self.place.row_calls > 0
+
+    def placed(self, batch: PyTree) -> PyTree:
+        batch = on_device(batch, self.sharding)
+        if self.sharding is not None:
+            axis = int(self.step.steps_per_call > 1)
+            require_own_parts(batch, axis=axis, microbatches=self.step.microbatches)
+        return batch
 
     def end_row(self) -> None:
         self.reader.end_row()

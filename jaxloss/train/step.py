@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import NamedSharding
 from jax.typing import ArrayLike
 
 from jaxloss.core.statistics import Mean
@@ -21,6 +22,7 @@ from jaxloss.train.optimizer import Optimizer, initial_state, updated
 from jaxloss.train.partition import Trainable, apart, together
 from jaxloss.train.precision import LossScale, Precision, cast, with_gradient_times
 from jaxloss.train.program import MemoryReport, changes, described, memory_report
+from jaxloss.train.sharding import on_one_mesh, shardings
 
 # a Mean by name, and with `nonfinite` the int32 "first_bad_leaf"
 Metrics: TypeAlias = dict[str, PyTree]
@@ -78,16 +80,29 @@ class TrainStep:
     _traced: dict[str, str] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def init(
-        self, params: PyTree, *, rng: Array | None = None, model_state: PyTree = None
+        self,
+        params: PyTree,
+        *,
+        rng: Array | None = None,
+        model_state: PyTree = None,
+        sharding: PyTree = None,
     ) -> TrainState:
-        """The state before the first step, in arrays of its own."""
+        """The state before the first step, in arrays of its own.
+
+        `sharding` says where the parameters are kept: a `NamedSharding`, or a tree of them, of
+        which one stands for all below it. Without it they stay where they are. What the optimizer
+        makes like a parameter is kept like it, and all else on every device.
+        """
         default = inspect.signature(self.loss_fn).parameters.get("rng")
         if rng is None and default is not None and default.default is inspect.Parameter.empty:
             raise ValueError(
                 "loss_fn takes an rng and none was given: say "
                 "step.init(params, rng=jax.random.key(0))."
             )
-        trained, frozen = apart(jax.tree.map(jnp.asarray, params), self.trainable)
+        params = jax.tree.map(jnp.asarray, params)
+        if sharding is not None:
+            params = jax.device_put(params, sharding)
+        trained, frozen = apart(params, self.trainable)
         if self.precision is not None:
             trained = cast(trained, self.precision.params)
         state = TrainState(
@@ -100,7 +115,7 @@ class TrainStep:
             loss_scale=LossScale.first() if self._loss_scale == "dynamic" else None,
             skipped=jnp.zeros((), jnp.int32) if self._skips else None,
         )
-        return jax.tree.map(_own_array, state)
+        return on_one_mesh(jax.tree.map(_own_array, state))
 
     def raw(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
         """The pure function that a call compiles: for vmap, scan, grad and shard_map."""
@@ -111,7 +126,7 @@ class TrainStep:
 
     def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
         """One update, or `steps_per_call` of them. A donated `state` is used up."""
-        return self._compiled(state, batch)
+        return self._compiled(*shardings(state, state.step))(state, batch)
 
     def memory_report(self, state: TrainState, batch: PyTree) -> MemoryReport:
         """What a call needs in memory, without making it.
@@ -119,11 +134,22 @@ class TrainStep:
         Raises:
             ValueError: The step donates, and the memory of a leaf of the state is not reused.
         """
-        return memory_report(self._compiled, state, batch, donated=self.donate)
+        program = self._compiled(*shardings(state, state.step))
+        return memory_report(program, state, batch, donated=self.donate)
 
     @functools.cached_property
-    def _compiled(self) -> jax.stages.Wrapped:
-        return jax.jit(self._counted, donate_argnums=0 if self.donate else ())
+    def _compiled(self) -> Callable[..., jax.stages.Wrapped]:
+        """For a state on a mesh with its shardings, which XLA would not keep by itself."""
+
+        @functools.cache
+        def compiled(
+            structure: jax.tree_util.PyTreeDef | None, kept: tuple[NamedSharding, ...]
+        ) -> jax.stages.Wrapped:
+            state = None if structure is None else (structure.unflatten(kept), None)
+            donated = 0 if self.donate else ()
+            return jax.jit(self._counted, donate_argnums=donated, out_shardings=state)
+
+        return compiled
 
     def _counted(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
         self.traces += 1
@@ -272,7 +298,7 @@ def make_train_step(
             in `step.traces`.
 
     Returns:
-        `step`, with `step.init(params, *, rng=None, model_state=None) -> TrainState`,
+        `step`, with `step.init(params, *, rng=None, model_state=None, sharding=None) -> TrainState`,
         `step(state, batch) -> (state, metrics)` and `step.raw`, the same without compilation.
         `step.memory_report(state, batch)` says what a call needs.
         The metrics are `Mean`s by name: "loss", its terms, those of the `Aux`, "grad_norm",
