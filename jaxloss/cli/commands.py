@@ -101,11 +101,23 @@ def fit(
     out: Annotated[
         Path | None, typer.Option(help="The folder to write: runs/<time>-<data>.")
     ] = None,
+    coordinator: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Of several processes: where the first one is."),
+    ] = None,
+    process: Annotated[
+        int | None, typer.Option(min=0, help="Which one of them this is; 0 prints and writes.")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="How many; a cluster tells all three by itself.")
+    ] = None,
 ) -> None:
     """Train a model on a table, and keep its curves, parameters and scores."""
+    from jaxloss.cli import processes as several
     from jaxloss.cli import runs
     from jaxloss.cli.recipes import LINE, Recipe
 
+    several.join(coordinator, process, processes)
     own = (batch_size, hidden, precision, ema, nonfinite, checkpoint_every, resume or None)
     table = runs.table_of(data, target, task, own)
     recipe = (LINE if table.raw else Recipe()).but(
@@ -123,7 +135,9 @@ def fit(
         checkpoint_every=checkpoint_every,
         seed=seed,
     )
-    runs.run_fit(table, loss, loss_option or (), recipe, out, _console(), resume=resume)
+    console = _console()
+    console.quiet = not several.is_first()
+    runs.run_fit(table, loss, loss_option or (), recipe, out, console, resume=resume)
 
 
 @app.command()

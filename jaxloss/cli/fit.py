@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from jaxloss.cli import folder, model, options, tasks
+from jaxloss.cli import folder, model, options, processes, tasks
 from jaxloss.cli.experiment import Experiment, order
 from jaxloss.cli.mistakes import ENDED, Mistake
 from jaxloss.cli.recipes import Recipe
@@ -51,20 +51,24 @@ def train(
     rows = experiment.split["train"]
     size = recipe.size(len(rows))
     step = options.step(experiment.loss, recipe)
-    state = step.init(experiment.model.init(jax.random.key(recipe.seed), experiment.inputs[:1]))
+    everywhere, over_devices = processes.shardings()
+    params = experiment.model.init(jax.random.key(recipe.seed), experiment.inputs[:1])
+    state = step.init(params, sharding=everywhere)
 
     per_epoch = -(-len(rows) // size)
     batches = order(rows, size, recipe.epochs, recipe.seed)
+    own = processes.own_rows(batches, recipe.microbatches)
     try:
         state, history = fit(
             step,
             state,
-            ({**experiment.batch(taken), "where": where} for taken, where in batches),
+            ({**experiment.batch(taken), "where": where} for taken, where in own),
             steps=recipe.epochs * per_epoch,
             every=per_epoch,
             evaluate=_evaluation(experiment, recipe),
             stop=EarlyStop(patience=recipe.patience),
             checkpoint=_checkpoints(path, recipe, per_epoch),
+            sharding=over_devices,
             progress=progress,
         )
     except NonFiniteError as error:

@@ -1,4 +1,7 @@
-"""The folder of a run: every file appears whole, under its name, or not at all."""
+"""The folder of a run: every file appears whole, under its name, or not at all.
+
+Of several processes the first one writes it, and the others only know its name.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from jaxloss.cli.mistakes import Mistake
+from jaxloss.cli.processes import is_first
 
 
 def create(out: Path | None, name: str) -> Path:
@@ -21,7 +25,8 @@ def create(out: Path | None, name: str) -> Path:
             if out is not None or not path.exists():
                 break
             path = stem.with_name(f"{stem.name}-{count}")
-        path.mkdir(parents=True, exist_ok=out is not None)
+        if is_first():
+            path.mkdir(parents=True, exist_ok=out is not None)
     except OSError as error:
         raise Mistake(f"The folder {path} cannot be made: {error.strerror}.") from None
     return path
@@ -52,6 +57,8 @@ def check(out: Path | None, config: Mapping[str, object], *, resume: bool) -> No
 
 def save(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` fill a temporary file beside `path`, which then takes its place."""
+    if not is_first():
+        return
     temporary = path.with_name(f".{path.name}")
     try:
         write(temporary)

@@ -46,6 +46,9 @@ def _leave(*_: object) -> None:
 
 
 def _fail(sentence: str) -> None:
+    from jaxloss.cli import processes
+
     red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() else ("", "")
     print(f"{red}{sentence}{plain}", file=sys.stderr)
+    processes.leave(2)
     raise SystemExit(2)

@@ -45,7 +45,8 @@ def run_fit(
     if table.raw:
         fitted = line.train(experiment, recipe, _show_steps(console))
     else:
-        fitted = fit.train(experiment, recipe, path, progress=console.is_terminal)
+        progress = console.is_terminal and not console.quiet
+        fitted = fit.train(experiment, recipe, path, progress=progress)
     scores = fit.scores(experiment, fitted)
     weights = line.weights(fitted.params) if table.raw else {}
     fit.save(path, experiment, fitted, {**scores, **weights})

@@ -298,8 +298,9 @@ def make_train_step(
             in `step.traces`.
 
     Returns:
-        `step`, with `step.init(params, *, rng=None, model_state=None, sharding=None) -> TrainState`,
-        `step(state, batch) -> (state, metrics)` and `step.raw`, the same without compilation.
+        `step`, with `step.init(params, *, rng=None, model_state=None, sharding=None)`, which makes
+        a `TrainState`, `step(state, batch) -> (state, metrics)` and `step.raw`, the same without
+        compilation.
         `step.memory_report(state, batch)` says what a call needs.
         The metrics are `Mean`s by name: "loss", its terms, those of the `Aux`, "grad_norm",
         and "loss_scale" if it is dynamic.

@@ -1,0 +1,137 @@
+"""Real processes that train together give what one of them gives alone."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import commands
+import jax
+import numpy as np
+import pytest
+import worker
+from commands import read_csv, read_json
+
+jaxloss, mistake = commands.jaxloss, commands.mistake
+# of each process one device, not the eight of the tests
+ALONE = {"XLA_FLAGS": "", "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+def start(commands, folder):
+    """What each process returned, printed and complained about."""
+    running = [
+        subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            env=os.environ | ALONE,
+        )
+        for command in commands
+    ]
+    try:
+        return [(each, *each.communicate(timeout=500)) for each in running]
+    finally:
+        for each in running:
+            each.kill()
+
+
+def workers(count, folder, dies_at=-1):
+    port, script = free_port(), Path(worker.__file__)
+    return start(
+        [[script, port, i, count, folder / "saved.npz", dies_at] for i in range(count)], folder
+    )
+
+
+def ours(out):
+    """Without what JAX prints of the connections."""
+    return "".join(line for line in out.splitlines(True) if not line.startswith("[Gloo]"))
+
+
+@pytest.fixture(scope="module")
+def alone():
+    step, params = worker.make()
+    return worker.train(step, step.init(params), worker.batches())
+
+
+def test_four_processes_give_the_losses_of_one(alone, tmp_path):
+    ended = workers(4, tmp_path)
+    assert [each.returncode for each, _, _ in ended] == [0] * 4, ended
+    said = [json.loads(ours(out)) for _, out, _ in ended]
+    assert [one["pid"] for one in said] == [each.pid for each, _, _ in ended]
+    assert {one["count"] for one in said} == {4}
+    assert len({one["digest"] for one in said}) == 1
+    state, history = alone
+    for one in said:
+        np.testing.assert_allclose(one["loss"], history["loss"], rtol=1e-6)
+    saved = np.load(tmp_path / "saved.npz").values()
+    for leaf, expected in zip(saved, jax.tree.leaves(state), strict=True):
+        np.testing.assert_allclose(leaf, expected, atol=1e-6)
+
+
+def test_when_one_dies_the_others_end_and_the_run_is_resumed_in_one_process(alone, tmp_path):
+    """What they say is JAX's: the documentation of `jaxloss.cli.processes.join` quotes it."""
+    (survivor, _, err), (dead, _, _) = workers(2, tmp_path, dies_at=12)
+    assert dead.returncode == -signal.SIGKILL and survivor.returncode not in (0, None)
+    assert "heartbeat timeout" in err and "another task died" in err
+    step, params = worker.make()
+    leaves, structure = jax.tree.flatten(step.init(params))
+    saved = np.load(tmp_path / "saved.npz")
+    state = structure.unflatten(saved.values())
+    assert len(leaves) == len(saved) and 8 < state.step <= 12
+    state, history = worker.train(step, state, worker.batches(int(state.step)))
+    expected, losses = alone
+    np.testing.assert_allclose(history["loss"], losses["loss"][-len(history.steps) :], rtol=1e-6)
+    for leaf, other in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(leaf, other, atol=1e-6)
+
+
+# the last batch of an epoch has 10 of 40 rows, and the second process none of them
+FIT = ["fit", "--data", "iris", "--epochs", "3", "--hidden", "8", "--batch-size", "40"]
+
+
+def test_fit_in_two_processes_is_fit_in_one(jaxloss, tmp_path):
+    where = ["--coordinator", f"localhost:{free_port()}", "--processes", 2]
+    ended = start(
+        [["-m", "jaxloss", *FIT, *where, "--process", i, "--out", f"run{i}"] for i in range(2)],
+        tmp_path,
+    )
+    assert [each.returncode for each, _, _ in ended] == [0, 0], ended
+    code, out, _ = jaxloss(*FIT, "--out", "alone")
+    assert code == 0 and ours(ended[1][1]) == "" and not (tmp_path / "run1").exists()
+    assert ours(ended[0][1]).split() == out.replace("alone", "run0").split()
+    for one, two in zip(
+        read_csv(tmp_path / "alone/history.csv"),
+        read_csv(tmp_path / "run0/history.csv"),
+        strict=True,
+    ):
+        assert {k: float(v) for k, v in two.items()} == pytest.approx(
+            {k: float(v) for k, v in one.items()}, rel=1e-5
+        )
+    assert read_json(tmp_path / "run0/config.json") == read_json(tmp_path / "alone/config.json")
+    assert len(list((tmp_path / "run0").iterdir())) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--processes 2", "give all or none"),
+        ("--coordinator node1:99 --process 0", "give all or none"),
+        ("--coordinator node1 --process 0 --processes 2", "is HOST:PORT, such as"),
+        ("--coordinator :99 --process 0 --processes 2", "is HOST:PORT, such as"),
+        ("--coordinator node1:65536 --process 0 --processes 2", "is HOST:PORT, such as"),
+        ("--coordinator node1:99 --process 2 --processes 2", "--process is 0 to 1"),
+    ],
+)
+def test_wrong_options_are_a_sentence(options, sentence, mistake):
+    assert sentence in mistake("fit", *options.split())

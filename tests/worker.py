@@ -1,0 +1,88 @@
+"""One of several processes that train together: started by test_processes.py, or imported by it."""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jaxloss
+
+STEPS, ROWS = 20, 18
+# where the rows of each process begin and end: uneven shares, and of four one is empty
+CUTS = {1: (0, 18), 2: (0, 11, 18), 4: (0, 9, 9, 16, 18)}
+
+
+def loss_fn(params, batch):
+    (x, y), where = batch
+    p = jnp.tanh(x @ params["w"]) @ params["v"]
+    loss = jaxloss.root_mean_squared_error(p, y, where=where, reduction=jaxloss.stats)
+    return {"root": loss, "size": jaxloss.Mean.of(0.1 * jnp.abs(p), where)}
+
+
+def make():
+    """The step, and the parameters to start from."""
+    rng = np.random.default_rng(0)
+    params = {"w": rng.normal(size=(5, 8)), "v": rng.normal(size=8)}
+    step = jaxloss.make_train_step(loss_fn, optax.adam(1e-2), ema=0.9, microbatches=2)
+    return step, jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
+
+
+def batches(first=0, process=0, processes=1, dies_at=None):
+    """The rows of a process, from a step on, filled up so that all have as many."""
+    cuts = CUTS[processes]
+    size = 2 * -(-max(np.diff(cuts)) // 2)
+    for step in range(first, STEPS):
+        if step == dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        x = np.random.default_rng(step).normal(size=(ROWS, 5)).astype(np.float32)
+        own = x[cuts[process] : cuts[process + 1]]
+        yield jaxloss.pad_batch((own, np.sin(own.sum(1)) + 2), size)
+
+
+def train(step, state, rows, **options):
+    left = STEPS - int(state.step)
+    return jaxloss.fit(step, state, rows, steps=left, every=1, progress=False, **options)
+
+
+def save(path, state):
+    with open(f"{path}.new", "wb") as file:
+        np.savez(file, *jax.tree.leaves(state))
+    os.replace(f"{path}.new", path)
+
+
+def main(port, process, processes, path, dies_at):
+    process, processes = int(process), int(processes)
+    jax.distributed.initialize(
+        f"localhost:{port}",
+        processes,
+        process,
+        cluster_detection_method="deactivate",
+        heartbeat_timeout_seconds=10,
+    )
+    mesh = jax.make_mesh((processes,), ("rows",), axis_types=(AxisType.Auto,))
+    step, params = make()
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    state = step.init(params, sharding=everywhere)
+    dies_at = int(dies_at) if process == processes - 1 else None
+    state, history = train(
+        step,
+        state,
+        batches(0, process, processes, dies_at),
+        sharding=NamedSharding(mesh, PartitionSpec("rows")),
+        callbacks=[lambda state, _: process or save(path, state)],
+    )
+    leaves = map(np.asarray, jax.tree.leaves((state.params, state.opt_state, state.ema)))
+    digest = hashlib.sha256(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest()
+    said = {"count": jax.process_count(), "pid": os.getpid(), "digest": digest}
+    print(json.dumps({**said, "loss": history["loss"].tolist()}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
