@@ -108,7 +108,8 @@ def test_thirty_steps_are_those_of_one_device(layout, kind, n):
         state = step.init(parameters(), rng=jax.random.key(0), sharding=sharding)
         adam, before = state.opt_state[0], kept(state)
         for tree in (state.params, adam.mu, adam.nu, state.ema):
-            assert kept(tree) == sharding
+            for name, leaf in tree.items():
+                assert leaf.sharding.is_equivalent_to(sharding[name], leaf.ndim)
         assert {leaf.sharding.spec for leaf in (state.step, state.rng, adam.count)} == {P()}
         batch = jax.device_put(data(), NamedSharding(mesh, P(None, "data")))
         found = collectives(step, state, batch)
