@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -32,15 +33,15 @@ def join(coordinator: str | None, process: int | None, processes: int | None) ->
     if said == (None, None, None):
         if not (_among_several() or _on_a_tpu()):
             return
-        options = {}
+        initialize = jax.distributed.initialize
     elif coordinator is None or process is None or processes is None:
         raise Mistake("--coordinator, --process and --processes go together: give all or none.")
     else:
-        options = _options(coordinator, process, processes)
+        initialize = _initialize(coordinator, process, processes)
     try:
-        jax.distributed.initialize(**options)
+        initialize()
     except (RuntimeError, ValueError) as error:
-        if not options and not _among_several():
+        if coordinator is None and not _among_several():
             return
         reason = str(error).partition("\n")[0].rstrip(".")
         raise Mistake(
@@ -49,18 +50,19 @@ def join(coordinator: str | None, process: int | None, processes: int | None) ->
         ) from None
 
 
-def _options(coordinator: str, process: int, processes: int) -> dict[str, str | int]:
+def _initialize(coordinator: str, process: int, processes: int) -> Callable[[], None]:
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise Mistake(f"--coordinator is HOST:PORT, such as node1:12345, got {coordinator!r}.")
     if process >= processes:
         raise Mistake(f"--process is 0 to {processes - 1} of --processes {processes}: {process}.")
-    return {
-        "coordinator_address": coordinator,
-        "process_id": process,
-        "num_processes": processes,
-        "cluster_detection_method": "deactivate",
-    }
+    return functools.partial(
+        jax.distributed.initialize,
+        coordinator_address=coordinator,
+        process_id=process,
+        num_processes=processes,
+        cluster_detection_method="deactivate",
+    )
 
 
 def _among_several() -> bool:

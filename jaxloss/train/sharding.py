@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 from jax import Array
@@ -11,7 +11,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxloss.train.objective import PyTree
 
 Tree = TypeVar("Tree")
-Shardings: TypeAlias = tuple[jax.tree_util.PyTreeDef | None, tuple[NamedSharding, ...]]
+# the structure of a tree, and where its leaves are
+Shardings: TypeAlias = tuple[Any, tuple[NamedSharding, ...]]
 
 
 def on_one_mesh(tree: Tree) -> Tree:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -142,9 +142,7 @@ class TrainStep:
         """For a state on a mesh with its shardings, which XLA would not keep by itself."""
 
         @functools.cache
-        def compiled(
-            structure: jax.tree_util.PyTreeDef | None, kept: tuple[NamedSharding, ...]
-        ) -> jax.stages.Wrapped:
+        def compiled(structure: Any, kept: tuple[NamedSharding, ...]) -> jax.stages.Wrapped:
             state = None if structure is None else (structure.unflatten(kept), None)
             donated = 0 if self.donate else ()
             return jax.jit(self._counted, donate_argnums=donated, out_shardings=state)
