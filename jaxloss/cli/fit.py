@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jaxloss.cli import folder, model, options, processes, tasks
-from jaxloss.cli.experiment import Experiment, order
+from jaxloss.cli.experiment import Batch, Experiment, order
 from jaxloss.cli.mistakes import ENDED, Mistake
 from jaxloss.cli.recipes import Recipe
 from jaxloss.core.statistics import value
@@ -48,21 +48,17 @@ def train(
         Mistake: The batch does not split into the microbatches, the loss was never finite, or a
             step was not and should be.
     """
-    rows = experiment.split["train"]
-    size = recipe.size(len(rows))
+    rows = len(experiment.split["train"])
     step = options.step(experiment.loss, recipe)
     everywhere, over_devices = processes.shardings()
     params = experiment.model.init(jax.random.key(recipe.seed), experiment.inputs[:1])
     state = step.init(params, sharding=everywhere)
-
-    per_epoch = -(-len(rows) // size)
-    batches = order(rows, size, recipe.epochs, recipe.seed)
-    own = processes.own_rows(batches, recipe.microbatches)
+    per_epoch = -(-rows // recipe.size(rows))
     try:
         state, history = fit(
             step,
             state,
-            ({**experiment.batch(taken), "where": where} for taken, where in own),
+            _batches(experiment, recipe),
             steps=recipe.epochs * per_epoch,
             every=per_epoch,
             evaluate=_evaluation(experiment, recipe),
@@ -77,6 +73,14 @@ def train(
     if history.best is None and history.stopped not in ENDED:
         raise Mistake("The validation loss was never a finite number: lower --learning-rate.")
     return Fitted(options.trained(recipe.optimizer, history.best_state or state), history)
+
+
+def _batches(experiment: Experiment, recipe: Recipe) -> Iterator[Batch]:
+    """The rows of this process."""
+    rows = experiment.split["train"]
+    batches = order(rows, recipe.size(len(rows)), recipe.epochs, recipe.seed)
+    for taken, where in processes.own_rows(batches, recipe.microbatches):
+        yield {**experiment.batch(taken), "where": where}
 
 
 def _evaluation(experiment: Experiment, recipe: Recipe) -> Evaluate:
