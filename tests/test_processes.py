@@ -15,6 +15,9 @@ import pytest
 import worker
 from commands import read_csv, read_json
 
+from jaxloss.cli import processes
+from jaxloss.cli.mistakes import Mistake
+
 jaxloss, mistake = commands.jaxloss, commands.mistake
 # of each process one device, not the eight of the tests
 ALONE = {"XLA_FLAGS": "", "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
@@ -135,3 +138,42 @@ def test_fit_in_two_processes_is_fit_in_one(jaxloss, tmp_path):
 )
 def test_wrong_options_are_a_sentence(options, sentence, mistake):
     assert sentence in mistake("fit", *options.split())
+
+
+CLUSTERS = [
+    {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NTASKS": "2"},
+    {"OMPI_COMM_WORLD_SIZE": "2"},
+    {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"},
+    {"TPU_WORKER_HOSTNAMES": "a,b"},
+    {"MEGASCALE_NUM_SLICES": "2"},
+]
+ALONE_IN_A_CLUSTER = [
+    {},
+    {"SLURM_NTASKS": "2"},  # in a batch script, of which srun has not started several
+    {"SLURM_STEP_NODELIST": "node1", "SLURM_NTASKS": "1"},
+    {"OMPI_COMM_WORLD_SIZE": "1"},
+    {"KUBERNETES_SERVICE_HOST": "10.0.0.1"},  # any pod, such as one with a notebook
+    {"TPU_WORKER_HOSTNAMES": "a"},
+]
+
+
+@pytest.mark.parametrize("said", [*CLUSTERS, *ALONE_IN_A_CLUSTER], ids=str)
+def test_jax_is_asked_only_where_a_cluster_has_started_several(said, monkeypatch):
+    asked = []
+
+    def initialize(*process, cluster_detection_method):
+        asked.append((process, cluster_detection_method))
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    for name in {name for each in CLUSTERS for name in each}:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    if said in ALONE_IN_A_CLUSTER:
+        processes.join(None, None, None)
+        assert not asked
+    else:
+        with pytest.raises(Mistake, match=r"other \(coordinator_address should be defined\): say"):
+            processes.join(None, None, None)
+        assert asked == [((None, None, None), None)]

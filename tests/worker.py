@@ -58,19 +58,19 @@ def save(path, state):
 
 
 def main(port, process, processes, path, dies_at):
-    process, processes = int(process), int(processes)
+    process, processes, dies_at = int(process), int(processes), int(dies_at)
     jax.distributed.initialize(
         f"localhost:{port}",
         processes,
         process,
         cluster_detection_method="deactivate",
-        heartbeat_timeout_seconds=10,
+        heartbeat_timeout_seconds=100 if dies_at < 0 else 10,
     )
     mesh = jax.make_mesh((processes,), ("rows",), axis_types=(AxisType.Auto,))
     step, params = make()
     everywhere = NamedSharding(mesh, PartitionSpec())
     state = step.init(params, sharding=everywhere)
-    dies_at = int(dies_at) if process == processes - 1 else None
+    dies_at = dies_at if process == processes - 1 else None
     state, history = train(
         step,
         state,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -29,19 +28,18 @@ def join(coordinator: str | None, process: int | None, processes: int | None) ->
     Raises:
         Mistake: The options do not fit each other, or the processes do not find each other.
     """
-    said = (coordinator, process, processes)
-    if said == (None, None, None):
-        if not (_among_several() or _on_a_tpu()):
-            return
-        initialize = jax.distributed.initialize
-    elif coordinator is None or process is None or processes is None:
+    told = (coordinator, process, processes) != (None, None, None)
+    if not told and not _among_several() and not _on_a_tpu():
+        return
+    if coordinator is not None and process is not None and processes is not None:
+        _require_valid(coordinator, process, processes)
+    elif told:
         raise Mistake("--coordinator, --process and --processes go together: give all or none.")
-    else:
-        initialize = _initialize(coordinator, process, processes)
+    method = "deactivate" if told else None
     try:
-        initialize()
+        jax.distributed.initialize(coordinator, processes, process, cluster_detection_method=method)
     except (RuntimeError, ValueError) as error:
-        if coordinator is None and not _among_several():
+        if not told and not _among_several():
             return
         reason = str(error).partition("\n")[0].rstrip(".")
         raise Mistake(
@@ -50,19 +48,12 @@ def join(coordinator: str | None, process: int | None, processes: int | None) ->
         ) from None
 
 
-def _initialize(coordinator: str, process: int, processes: int) -> Callable[[], None]:
+def _require_valid(coordinator: str, process: int, processes: int) -> None:
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise Mistake(f"--coordinator is HOST:PORT, such as node1:12345, got {coordinator!r}.")
     if process >= processes:
         raise Mistake(f"--process is 0 to {processes - 1} of --processes {processes}: {process}.")
-    return functools.partial(
-        jax.distributed.initialize,
-        coordinator_address=coordinator,
-        process_id=process,
-        num_processes=processes,
-        cluster_detection_method="deactivate",
-    )
 
 
 def _among_several() -> bool:
