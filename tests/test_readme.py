@@ -30,9 +30,9 @@ def test_examples_print_what_the_comments_say():
     comments = [
         re.findall(r"print\(.*#\s*(.*?)(?:: .*)?$", block, re.MULTILINE) for block in BLOCKS
     ]
-    assert [len(each) for each in comments] == [3, 2, 0]
+    assert [len(each) for each in comments] == [3, 2, 0, 0]
     assert [printed_by(block) for block in BLOCKS[:2]] == comments[:2]
-    assert len(printed_by(BLOCKS[2])) == 1
+    assert [len(printed_by(block)) for block in BLOCKS[2:]] == [1, 0]
 
 
 def test_opening_is_short():
