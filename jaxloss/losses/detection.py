@@ -66,12 +66,17 @@ def giou_loss(
     boxes, targets = inputs.paired(where, features=1, boxes=boxes, targets=targets)
     if boxes.shape[-1] != 4:
         raise ValueError(f"boxes must have a last axis of 4 coordinates, got {boxes.shape}.")
-    pieces = [_pieces(boxes[..., k::2], targets[..., k::2]) for k in (0, 1)]
+    pieces = [_pieces(_along(k, boxes), _along(k, targets)) for k in (0, 1)]
     shared, alone, _ = _areas(*map(_of_longer, pieces))
     of_hull, rest_of_hull, between = _areas(*map(_of_hull, pieces))
     values = numerics.fraction(alone, shared)
     values = values + numerics.fraction(between, of_hull + rest_of_hull)
     return reduce(values, where=where, weights=weights, reduction=reduction)
+
+
+def _along(axis: int, box: Array) -> Array:
+    """Both ends, by a slice: JAX 0.9 makes a gather of an index with a stride."""
+    return jax.lax.slice_in_dim(box, axis, 4, 2, axis=box.ndim - 1)
 
 
 def _pieces(box: Array, target: Array) -> Pieces:
