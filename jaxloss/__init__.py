@@ -101,6 +101,7 @@ from jaxloss.parts.pairs import negative_pairs as negative_pairs
 from jaxloss.parts.pairs import positive_pairs as positive_pairs
 from jaxloss.parts.pairs import semi_hard_negatives as semi_hard_negatives
 from jaxloss.parts.targets import class_balanced_weights as class_balanced_weights
+from jaxloss.parts.targets import next_token_targets as next_token_targets
 from jaxloss.parts.targets import smooth_labels as smooth_labels
 from jaxloss.train.checkpoint import Checkpoints as Checkpoints
 from jaxloss.train.diagnose import Diagnosis as Diagnosis

@@ -1,7 +1,10 @@
-"""What is particular to parts: distributions over classes, and how much a class counts."""
+"""What is particular to parts: targets, distances, pairs and miners, losses that are made."""
 
 import functools
 
+import hypothesis
+import hypothesis.extra.numpy as arrays
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,6 +75,67 @@ def test_class_balanced_weights_at_their_edges():
     np.testing.assert_allclose(missing, [1, 0, 1], rtol=1e-6)
     with pytest.raises(ValueError, match=r"beta must be in \[0, 1\), got 1.0"):
         jaxloss.class_balanced_weights(np.array([1, 2]), beta=1.0)
+
+
+def targets_of(row, segments, pad):
+    """Of each input its label, -1 for none, by a loop."""
+    labels = []
+    for t, token in enumerate(row):
+        last = t == len(row) - 1
+        padded = pad is not None and (token == pad or (not last and row[t + 1] == pad))
+        cut = segments is not None and not last and segments[t] != segments[t + 1]
+        labels.append(-1 if last or padded or cut else row[t + 1])
+    return labels
+
+
+TARGETS = jax.jit(jaxloss.next_token_targets)
+SHAPES = st.sampled_from([(7,), (2, 7), (2, 1), (1, 0), (2, 2, 3)])  # few: each is compiled
+TOKENS = SHAPES.flatmap(
+    lambda shape: st.tuples(
+        arrays.arrays(np.uint16, shape, elements=st.integers(0, 4)),
+        st.none() | arrays.arrays(np.int32, shape, elements=st.integers(-1, 1)),
+        st.none() | st.integers(-1, 5),
+    )
+)
+
+
+@hypothesis.given(TOKENS)
+@hypothesis.settings(max_examples=150)
+def test_next_tokens_are_those_of_a_loop(given):
+    tokens, segments, pad = given
+    labels, where = TARGETS(tokens, segments, pad)
+    assert labels.shape == where.shape == tokens.shape and labels.dtype == jnp.int32
+    for row in np.ndindex(tokens.shape[:-1]):
+        want = targets_of(tokens[row], None if segments is None else segments[row], pad)
+        np.testing.assert_array_equal(labels[row], want)
+    np.testing.assert_array_equal(where, np.asarray(labels) >= 0)
+
+
+def test_packed_texts_have_the_loss_of_each_alone(rng):
+    """Padding, and what comes after the end of a text, reaches neither value nor gradient."""
+    texts = [rng.integers(1, 5, size) for size in (4, 1, 6)]
+    tokens = np.concatenate([*texts, np.zeros(2, int)])
+    segments = np.concatenate([*(np.full(len(t), i) for i, t in enumerate(texts, 1)), [0, 0]])
+    logits = rng.normal(size=(13, 5)).astype(np.float32)
+    logits[[3, 4, 10, 11, 12]] = np.nan  # what ends a text, and the padding
+    loss = jaxloss.softmax_cross_entropy_with_integer_labels
+    labels, where = jaxloss.next_token_targets(tokens, segments, pad_id=0)
+    got, grad = jax.value_and_grad(loss)(jnp.asarray(logits), labels, where=where)
+    predicted, following = [0, 1, 2, 5, 6, 7, 8, 9], np.concatenate([texts[0][1:], texts[2][1:]])
+    p = np.exp(logits[predicted]) / np.exp(logits[predicted]).sum(-1, keepdims=True)
+    np.testing.assert_allclose(got, -np.log(p[np.arange(8), following]).mean(), rtol=1e-5)
+    assert np.isfinite(grad).all() and np.isnan(loss(logits, labels))
+
+
+def test_next_tokens_say_what_they_are_given():
+    with pytest.raises(TypeError, match="tokens must be integers, got float32"):
+        jaxloss.next_token_targets(jnp.zeros(3))
+    with pytest.raises(TypeError, match="pad_id must be integers, got float32"):
+        jaxloss.next_token_targets(jnp.arange(3), pad_id=jnp.array(0.5))
+    with pytest.raises(ValueError, match="tokens must have an axis of time"):
+        jaxloss.next_token_targets(3)
+    with pytest.raises(ValueError, match=r"segment_ids .* got \(3,\) and \(2, 3\)"):
+        jaxloss.next_token_targets(jnp.zeros((2, 3), int), jnp.arange(3))
 
 
 def test_distances_keep_their_digits(rng):

@@ -121,11 +121,11 @@ def _integers(where: ArrayLike | None, labels: ArrayLike, name: str, like: Array
     return blank(labels, where)
 
 
-def integers(labels: ArrayLike) -> Array:
+def integers(labels: ArrayLike, name: str = "labels") -> Array:
     """Labels of any integer dtype, in one that holds the number of classes too."""
     labels = jnp.asarray(labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels must be integers, got {labels.dtype}.")
+        raise TypeError(f"{name} must be integers, got {labels.dtype}.")
     wide = jnp.int64 if labels.dtype in (jnp.int64, jnp.uint32, jnp.uint64) else jnp.int32
     return labels.astype(jax.dtypes.canonicalize_dtype(wide))
 

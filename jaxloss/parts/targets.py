@@ -1,4 +1,4 @@
-"""What a model learns from: distributions over the classes, and how much a class counts."""
+"""What a model learns from: distributions over classes, what a class counts, the next tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Bool, Float, Integer, Num
 
 from jaxloss.core import inputs, numerics, over_classes
 
@@ -99,3 +99,64 @@ def class_balanced_weights(counts: Num[ArrayLike, "classes"], *, beta: float = 0
     effective = -jnp.expm1(numerics.xtimes(counts, jnp.asarray(rate, counts.dtype)))
     shares = numerics.ratio(jnp.ones_like(counts), effective)
     return numerics.ratio(shares, jnp.sum(shares)) * jnp.sum(counts > 0, dtype=counts.dtype)
+
+
+def next_token_targets(
+    tokens: Integer[ArrayLike, "*batch time"],
+    segment_ids: Integer[ArrayLike, "*batch time"] | None = None,
+    pad_id: Integer[ArrayLike, ""] | int | None = None,
+) -> tuple[Array, Array]:
+    """What a language model is to say at each of its inputs: the next token of the same text.
+
+        where[t] = t + 1 < time ∧ segment_ids[t] = segment_ids[t + 1]
+                   ∧ tokens[t] ≠ pad_id ∧ tokens[t + 1] ≠ pad_id
+        labels[t] = tokens[t + 1] if where[t] else -1
+
+    Both go to the loss of what the model puts out for `tokens`, as they are: nothing is to be cut
+    off or shifted. A loss that is not given `where` is NaN, and never learns from a -1.
+
+    Args:
+        tokens: `[*batch, time]`, integers. A row is one text, or several one after the other.
+        segment_ids: `[*batch, time]`, any integers: neighbours with the same one are of the same
+            text. Padding that has one of its own, such as the 0 of grain, still needs `pad_id`.
+        pad_id: The token of padding, which is no target and has none; may be traced. If texts
+            end with that token too, they do not learn to.
+
+    Returns:
+        `labels` and `where`, `[*batch, time]`. To predict every token of a long text once, cut it
+        into rows that overlap by one token.
+
+    Raises:
+        ValueError: The tokens have no axis of time, or the segments another shape.
+        TypeError: The tokens, the segments or `pad_id` are not integers.
+
+    Also known as:
+        Shifted labels, causal language modelling targets, sequence packing, loss mask.
+
+    Example:
+        >>> tokens, segments = jnp.array([5, 6, 7, 8, 9, 0]), jnp.array([1, 1, 1, 2, 2, 0])
+        >>> labels, where = jaxloss.next_token_targets(tokens, segments, pad_id=0)
+        >>> print(labels, where.astype(int))
+        [ 6  7 -1  9 -1 -1] [1 1 0 1 0 0]
+
+    Reference:
+        Krell et al., "Efficient Sequence Packing without Cross-contamination", 2021,
+        arXiv:2107.02027.
+    """
+    tokens = inputs.integers(tokens, "tokens")
+    if tokens.ndim == 0:
+        raise ValueError("tokens must have an axis of time, got a single token.")
+    following = jnp.roll(tokens, -1, axis=-1)
+    where = jnp.broadcast_to(jnp.arange(tokens.shape[-1]) < tokens.shape[-1] - 1, tokens.shape)
+    if segment_ids is not None:
+        segments = inputs.integers(segment_ids, "segment_ids")
+        if segments.shape != tokens.shape:
+            raise ValueError(
+                f"segment_ids must have the shape of tokens, got {segments.shape} and "
+                f"{tokens.shape}."
+            )
+        where &= segments == jnp.roll(segments, -1, axis=-1)
+    if pad_id is not None:
+        pad = inputs.integers(pad_id, "pad_id").astype(tokens.dtype)
+        where &= (tokens != pad) & (following != pad)
+    return jnp.where(where, following, -1), where
