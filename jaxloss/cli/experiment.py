@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypedDict, cast
 
 import grain
@@ -13,13 +13,13 @@ import numpy as np
 from jax import Array
 from jaxtyping import PyTree
 
-from jaxloss.cli import tasks
+from jaxloss.cli import model, tasks
 from jaxloss.cli.catalogue import Entry
 from jaxloss.cli.model import MLP
 from jaxloss.cli.options import Option
 from jaxloss.cli.table import Scale, Split, Table, scale_of_inputs
 from jaxloss.cli.tasks import Objective, Values
-from jaxloss.core.statistics import Statistic
+from jaxloss.core.statistics import Statistic, value
 from jaxloss.train.evaluate import pad_batch
 
 
@@ -42,6 +42,10 @@ class Experiment:
     objective: Objective
     model: MLP
 
+    def init(self, key: Array) -> PyTree:
+        """The first parameters."""
+        return self.model.init(key, self.inputs[:1])
+
     def loss(self, params: PyTree, batch: Batch) -> Statistic:
         """The training loss of a batch."""
         outputs = self.outputs(params, batch["inputs"])
@@ -57,6 +61,33 @@ class Experiment:
         targets = self.objective.targets[rows]
         return {"inputs": self.inputs[rows], "targets": targets, "where": np.ones(len(rows), bool)}
 
+    def scorer(self) -> Callable[[PyTree, str], dict[str, float]]:
+        """A function that gives the loss and the metrics of parameters on a part of the split."""
+
+        @jax.jit
+        def loss_and_outputs(params: PyTree, batch: PyTree) -> PyTree:
+            outputs = self.outputs(params, batch["inputs"])
+            return value(self.objective(outputs, batch["targets"])), outputs
+
+        def score(params: PyTree, part: str) -> dict[str, float]:
+            rows = self.split[part]
+            loss, outputs = jax.device_get(loss_and_outputs(params, self.batch(rows)))
+            predictions = self.objective.predict(np.asarray(outputs, float))
+            return {"loss": float(loss), **tasks.metrics(self.table, predictions, rows)}
+
+        return score
+
+    def arrays(self, params: PyTree) -> dict[str, np.ndarray]:
+        """What makes predictions of rows of the table, layer by layer, and the split."""
+        return {
+            **model.named(params),
+            "input_mean": self.scale.mean,
+            "input_factor": self.scale.factor,
+            "target_center": np.array(self.objective.center),
+            "target_unit": np.array(self.objective.unit),
+            **{f"{part}_rows": rows for part, rows in self.split.items()},
+        }
+
 
 def prepare(
     table: Table,
@@ -68,8 +99,8 @@ def prepare(
     """Scales, the objective and the model; only training rows decide any of it."""
     objective = tasks.objective(entry, options, table, split["train"])
     scale = scale_of_inputs(table, split["train"])
-    model = MLP(hidden, objective.columns, objective.offset)
-    return Experiment(table, split, scale, scale(table.inputs), objective, model)
+    layers = MLP(hidden, objective.columns, objective.offset)
+    return Experiment(table, split, scale, scale(table.inputs), objective, layers)
 
 
 def order(

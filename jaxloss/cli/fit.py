@@ -5,23 +5,41 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import jax
 import numpy as np
+from jax import Array
 from jaxtyping import PyTree
 
-from jaxloss.cli import folder, model, options, processes, tasks
-from jaxloss.cli.experiment import Batch, Experiment, order
+from jaxloss.cli import folder, options, processes
+from jaxloss.cli.experiment import order
+from jaxloss.cli.meter import Meter
 from jaxloss.cli.mistakes import ENDED, Mistake
 from jaxloss.cli.recipes import Recipe
-from jaxloss.core.statistics import value
+from jaxloss.cli.table import Split
+from jaxloss.core.statistics import Statistic
+from jaxloss.train.batches import on_device
 from jaxloss.train.checkpoint import Checkpoints
 from jaxloss.train.fit import Evaluate, fit
 from jaxloss.train.history import History
 from jaxloss.train.nonfinite import NonFiniteError
+from jaxloss.train.step import TrainState
 from jaxloss.train.stopping import EarlyStop
 
 Scores = dict[str, dict[str, float]]  # split -> metric -> value
+
+
+class Learning(Protocol):
+    """What there is to learn, of a table or of a text, and what it is worth."""
+
+    @property
+    def split(self) -> Split: ...
+    def init(self, key: Array) -> PyTree: ...
+    def loss(self, params: PyTree, batch: Any) -> Statistic: ...
+    def batch(self, rows: np.ndarray) -> Any: ...
+    def scorer(self) -> Callable[[PyTree, str], dict[str, float]]: ...
+    def arrays(self, params: PyTree) -> dict[str, np.ndarray]: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,30 +56,36 @@ class Fitted:
 
 
 def train(
-    experiment: Experiment, recipe: Recipe, path: Path | None = None, *, progress: bool
+    experiment: Learning,
+    recipe: Recipe,
+    path: Path | None = None,
+    *,
+    progress: bool,
+    meter: Meter | None = None,
 ) -> Fitted:
     """Trains until the validation loss has stopped falling, and takes the best epoch.
 
-    Checkpoints are in the folder `path`, and those that are there are gone on from.
+    Checkpoints are in the folder `path`, and those that are there are gone on from. The `meter`
+    then knows what a step costs.
 
     Raises:
         Mistake: The batch does not split into the microbatches, the loss was never finite, or a
             step was not and should be.
     """
-    rows = len(experiment.split["train"])
     step = options.step(experiment.loss, recipe)
     everywhere, over_devices = processes.shardings()
-    params = experiment.model.init(jax.random.key(recipe.seed), experiment.inputs[:1])
-    state = step.init(params, sharding=everywhere)
-    per_epoch = -(-rows // recipe.size(rows))
+    state = step.init(experiment.init(jax.random.key(recipe.seed)), sharding=everywhere)
+    per_epoch = recipe.steps(len(experiment.split["train"]))
+    if meter is not None:
+        meter.weigh(step, state, on_device(next(_batches(experiment, recipe)), over_devices))
     try:
         state, history = fit(
             step,
             state,
             _batches(experiment, recipe),
             steps=recipe.epochs * per_epoch,
-            every=per_epoch,
-            evaluate=_evaluation(experiment, recipe),
+            every=-(-per_epoch // recipe.evaluations),
+            evaluate=_evaluation(experiment, recipe, meter),
             stop=EarlyStop(patience=recipe.patience),
             checkpoint=_checkpoints(path, recipe, per_epoch),
             sharding=over_devices,
@@ -75,7 +99,7 @@ def train(
     return Fitted(options.trained(recipe.optimizer, history.best_state or state), history)
 
 
-def _batches(experiment: Experiment, recipe: Recipe) -> Iterator[Batch]:
+def _batches(experiment: Learning, recipe: Recipe) -> Iterator[PyTree]:
     """The rows of this process."""
     rows = experiment.split["train"]
     batches = order(rows, recipe.size(len(rows)), recipe.epochs, recipe.seed)
@@ -83,9 +107,13 @@ def _batches(experiment: Experiment, recipe: Recipe) -> Iterator[Batch]:
         yield {**experiment.batch(taken), "where": where}
 
 
-def _evaluation(experiment: Experiment, recipe: Recipe) -> Evaluate:
-    score = scorer(experiment)
-    return lambda state: score(options.trained(recipe.optimizer, state), "validation")
+def _evaluation(experiment: Learning, recipe: Recipe, meter: Meter | None) -> Evaluate:
+    score = experiment.scorer()
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        return score(options.trained(recipe.optimizer, state), "validation")
+
+    return evaluate if meter is None else meter.outside(evaluate)
 
 
 def _checkpoints(path: Path | None, recipe: Recipe, per_epoch: int) -> Checkpoints | None:
@@ -94,41 +122,17 @@ def _checkpoints(path: Path | None, recipe: Recipe, per_epoch: int) -> Checkpoin
     return Checkpoints(path / "checkpoints", every=recipe.checkpoint_every * per_epoch)
 
 
-def scorer(experiment: Experiment) -> Callable[[PyTree, str], dict[str, float]]:
-    """A function that gives the loss and the metrics of parameters on a part of the split."""
-
-    @jax.jit
-    def loss_and_outputs(params: PyTree, batch: PyTree) -> PyTree:
-        outputs = experiment.outputs(params, batch["inputs"])
-        return value(experiment.objective(outputs, batch["targets"])), outputs
-
-    def score(params: PyTree, part: str) -> dict[str, float]:
-        rows = experiment.split[part]
-        loss, outputs = jax.device_get(loss_and_outputs(params, experiment.batch(rows)))
-        predictions = experiment.objective.predict(np.asarray(outputs, float))
-        return {"loss": float(loss), **tasks.metrics(experiment.table, predictions, rows)}
-
-    return score
-
-
-def scores(experiment: Experiment, fitted: Fitted) -> Scores:
+def scores(experiment: Learning, fitted: Fitted) -> Scores:
     """The loss and the metrics of a trained model on every part of the split."""
-    score = scorer(experiment)
+    score = experiment.scorer()
     return {part: score(fitted.params, part) for part in experiment.split}
 
 
-def save(path: Path, experiment: Experiment, fitted: Fitted, result: Mapping[str, object]) -> None:
+def save(path: Path, experiment: Learning, fitted: Fitted, result: Mapping[str, object]) -> None:
     """`history.csv`, `loss.png`, `model.npz` and `result.json`."""
     folder.save(path / "history.csv", fitted.history.to_csv)
     folder.save(path / "loss.png", fitted.history.plot)
-    arrays = {
-        **model.named(fitted.params),
-        "input_mean": experiment.scale.mean,
-        "input_factor": experiment.scale.factor,
-        "target_center": np.array(experiment.objective.center),
-        "target_unit": np.array(experiment.objective.unit),
-        **{f"{part}_rows": rows for part, rows in experiment.split.items()},
-    }
+    arrays = experiment.arrays(fitted.params)
     folder.save(
         path / "model.npz",
         lambda temporary: np.savez(temporary, allow_pickle=False, **arrays),

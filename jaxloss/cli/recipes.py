@@ -21,6 +21,7 @@ class Recipe:
     batch_size: int = 32
     microbatches: int = 1
     epochs: int = 60
+    evaluations: int = 1  # in an epoch
     patience: int = 20
     hidden: tuple[int, ...] = (128, 128)
     seed: int = 0
@@ -59,11 +60,23 @@ class Recipe:
             )
         return size
 
+    def steps(self, rows: int) -> int:
+        """The steps of an epoch of so many rows."""
+        return -(-rows // self.size(rows))
+
 
 COMPARISON = Recipe(epochs=20)
+TEXT = Recipe(
+    learning_rate=3e-3, weight_decay=0.1, batch_size=16, epochs=1, evaluations=20, patience=10
+)
 LINE = Recipe(
     optimizer="sgd", learning_rate=0.1, weight_decay=None, batch_size=20, epochs=1000, hidden=()
 )
+
+
+def usual(data: str) -> Recipe:
+    """The usual way to train on that data."""
+    return {"line": LINE, "text": TEXT}.get(data, Recipe())
 
 
 def _widths(text: str) -> tuple[int, ...]:

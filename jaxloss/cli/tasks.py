@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TypeAlias
 
 import jax
@@ -31,6 +31,7 @@ KINDS = {
     "class": "class indices",
     "distribution": "distributions over classes",
     "bits": "several labels at once",
+    "token": "the next token of a text",
 }
 DEFAULT = {"number": "squared_error", "class": "softmax_cross_entropy_with_integer_labels"}
 #: What the last layer goes through, by the name of the argument; other arguments take it as it is.
@@ -72,14 +73,16 @@ def default_loss(table: Table) -> str:
 
 def require_fit(entry: Entry, table: Table) -> None:
     """Raises a `Mistake` where the loss cannot learn the target of the table."""
-    if entry.learns in kinds(table):
+    require_kind(entry, kinds(table), f"{table.target!r} ({table.task})")
+
+
+def require_kind(entry: Entry, known: Collection[str], target: str) -> None:
+    """Raises a `Mistake` where the loss learns none of the `known` kinds of target."""
+    if entry.learns in known:
         return
-    fit = [one.name for one in entries().values() if one.learns in kinds(table)]
+    fit = [one.name for one in entries().values() if one.learns in known]
     learns = f"learns {KINDS[entry.learns]}" if entry.learns else "learns from no column of a table"
-    raise Mistake(
-        f"{entry.name} {learns} and does not fit {table.target!r} ({table.task}); these fit: "
-        f"{', '.join(fit)}."
-    )
+    raise Mistake(f"{entry.name} {learns} and does not fit {target}; these fit: {', '.join(fit)}.")
 
 
 def objective(

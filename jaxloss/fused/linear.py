@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Integer, Num
 from jaxloss.core import class_options, inputs, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce
 
-#: The kind of label that each loss learns from: none in a table, which holds no head.
-LEARNS: dict[str, str] = {}
+#: The kind of label that each loss learns from.
+LEARNS = {"linear_softmax_cross_entropy": "token"}
 
 
 def linear_softmax_cross_entropy(

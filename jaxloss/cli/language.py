@@ -1,0 +1,189 @@
+"""A small language model that learns a text: the model, its loss, and what it is worth."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import TypedDict, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import PyTree
+
+import jaxloss
+from jaxloss.cli import pairs, tasks
+from jaxloss.cli.catalogue import Entry
+from jaxloss.cli.mistakes import Mistake
+from jaxloss.cli.options import Option
+from jaxloss.cli.table import Split
+from jaxloss.cli.tasks import Values
+from jaxloss.cli.text import Text
+from jaxloss.core.statistics import Statistic, value
+from jaxloss.parts.targets import next_token_targets
+from jaxloss.train.evaluate import pad_batch
+
+#: The usual width of an attention head.
+HEAD = 32
+#: How many windows are evaluated at once.
+EVALUATED = 32
+
+
+class Windows(TypedDict):
+    """Windows of a text; `where` they are real."""
+
+    tokens: Values
+    segments: Values
+    where: Values
+
+
+class Block(nn.Module):
+    """Attention to what came before in the same segment, and a layer of its own per token."""
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Array) -> Array:
+        *units, width = x.shape
+        mixed = nn.Dense(3 * width, use_bias=False)(nn.LayerNorm()(x))
+        q, k, v = jnp.moveaxis(mixed.reshape(*units, 3, self.heads, width // self.heads), -3, 0)
+        seen = jax.nn.dot_product_attention(rotated(q), rotated(k), v, mask=mask)
+        x = x + nn.Dense(width, use_bias=False)(seen.reshape(x.shape))
+        return x + nn.Dense(width)(nn.gelu(nn.Dense(4 * width)(nn.LayerNorm()(x))))
+
+
+class Transformer(nn.Module):
+    """The features of each place `[batch, time, width]`, and the head `[width, vocabulary]`."""
+
+    vocabulary: int
+    width: int
+    blocks: int
+
+    @nn.compact
+    def __call__(self, tokens: Array, segments: Array) -> tuple[Array, Array]:
+        past = jnp.tril(jnp.ones((tokens.shape[-1],) * 2, bool))
+        mask = (segments[:, None, :, None] == segments[:, None, None, :]) & past[None, None]
+        x = nn.Embed(self.vocabulary + 1, self.width)(tokens)
+        for _ in range(self.blocks):
+            x = Block(max(self.width // HEAD, 1))(x, mask)
+        head = self.param("head", nn.initializers.zeros, (self.width, self.vocabulary))
+        return nn.LayerNorm()(x), head
+
+
+def rotated(x: Array) -> Array:
+    """Queries or keys `[batch, time, heads, features]`, turned by angles that grow with time.
+
+    Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021.
+    """
+    half = x.shape[-1] // 2
+    rates = 1e4 ** -(np.arange(half) / half)
+    angles = np.arange(x.shape[1])[None, :, None, None] * rates
+    cos, sin = (jnp.asarray(f(angles), x.dtype) for f in (np.cos, np.sin))
+    a, b = x[..., :half], x[..., half:]
+    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lesson:
+    """A text, a loss and a model that fit together: all that a training needs but the optimizer."""
+
+    text: Text
+    entry: Entry
+    options: Mapping[str, Option]
+    model: Transformer
+
+    @property
+    def split(self) -> Split:
+        """The windows of each part."""
+        return self.text.split
+
+    def init(self, key: Array) -> PyTree:
+        """The first parameters."""
+        return jax.jit(self.model.init)(key, self.text.tokens[:1], self.text.segments[:1])
+
+    def loss(self, params: PyTree, batch: Windows) -> Statistic:
+        """The training loss of a batch."""
+        *made, labels, where = self._targets(params, batch)
+        loss = functools.partial(self.entry.loss, **self.options)
+        if self.entry.learns != "token":
+            made = [self._linked(*made)]
+        return loss(*made, labels, where=where, reduction=jaxloss.stats)
+
+    def entropy(self, params: PyTree, batch: Windows) -> Array:
+        """What the next tokens cost in all, in nats, whatever the loss is."""
+        hidden, head, labels, where = self._targets(params, batch)
+        loss = jaxloss.linear_softmax_cross_entropy
+        return loss(hidden, head, labels, where=where, reduction="sum")
+
+    def batch(self, rows: np.ndarray) -> Windows:
+        """All of these windows at once."""
+        tokens, segments = self.text.tokens[rows], self.text.segments[rows]
+        return {"tokens": tokens, "segments": segments, "where": np.ones(len(rows), bool)}
+
+    def scorer(self) -> Callable[[PyTree, str], dict[str, float]]:
+        """A function that gives the loss and the bits per byte of parameters on a part."""
+
+        @jax.jit
+        def measured(params: PyTree, batch: Windows) -> tuple[Statistic, Array]:
+            return self.loss(params, batch), self.entropy(params, batch)
+
+        def score(params: PyTree, part: str) -> dict[str, float]:
+            rows = self.split[part]
+            taken = [rows[i : i + EVALUATED] for i in range(0, len(rows), EVALUATED)]
+            padded = [pad_batch(each, EVALUATED) for each in taken]
+            batches = [{**self.batch(each), "where": where} for each, where in padded]
+            found = jax.device_get([measured(params, batch) for batch in batches])
+            loss = value(jaxloss.merge([loss for loss, _ in found]))
+            bits = sum(float(nats) for _, nats in found) / math.log(2)
+            return {"loss": float(loss), "bits_per_byte": bits / self.text.bytes_of(part)}
+
+        return score
+
+    def of_counts(self, part: str) -> float:
+        """The bits per byte of counting which token follows which in the training part."""
+        bits = pairs.bits(self.text.pairs("train"), self.text.pairs(part), self.text.vocabulary)
+        return bits / self.text.bytes_of(part)
+
+    def arrays(self, params: PyTree) -> dict[str, np.ndarray]:
+        """The parameters by their paths, such as `Block_0/Dense_0/kernel`."""
+        leaves = jax.tree.leaves_with_path(jax.device_get(params)["params"])
+        return {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
+
+    def _targets(self, params: PyTree, batch: Windows) -> tuple[Array, Array, Array, Array]:
+        tokens, segments = jnp.asarray(batch["tokens"]), jnp.asarray(batch["segments"])
+        hidden, head = cast(tuple[Array, Array], self.model.apply(params, tokens, segments))
+        labels, where = next_token_targets(tokens, segments, self.text.vocabulary)
+        return hidden, head, labels, where & jnp.asarray(batch["where"])[:, None]
+
+    def _linked(self, hidden: Array, head: Array) -> Array:
+        """What the loss takes that is not of a head: logits, or what comes of them."""
+        logits = jnp.matmul(hidden, head, preferred_element_type=jnp.float32)
+        (name,) = tasks.leading(self.entry.loss)
+        return tasks.OF_CLASSES.get(name, lambda logits: logits)(logits)
+
+
+def prepare(
+    text: Text, entry: Entry, options: Mapping[str, Option], hidden: tuple[int, ...]
+) -> Lesson:
+    """The model for the text.
+
+    Raises:
+        Mistake: The loss does not fit, or refuses an option, or the widths are none of a model.
+    """
+    tasks.require_kind(entry, ("token", "class"), "the tokens of a text")
+    if len(set(hidden)) != 1 or hidden[0] % HEAD:
+        raise Mistake(
+            f"--hidden of a text is a width for each block, all the same and a multiple of {HEAD}, "
+            f"such as 128,128, got {','.join(map(str, hidden)) or 0}."
+        )
+    lesson = Lesson(text, entry, options, Transformer(text.vocabulary, hidden[0], len(hidden)))
+    try:
+        params = jax.eval_shape(lesson.init, jax.random.key(0))
+        jax.eval_shape(lesson.loss, params, lesson.batch(text.split["train"][:1]))
+    except (ValueError, TypeError) as error:
+        raise Mistake(f"{entry.name}: {error}") from None
+    return lesson
