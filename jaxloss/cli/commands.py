@@ -26,7 +26,7 @@ app = typer.Typer(
 
 Data = Annotated[
     str,
-    typer.Option(help="digits, diabetes, breast-cancer, wine, iris, line, or a .csv file."),
+    typer.Option(help="digits, diabetes, breast-cancer, wine, iris, line, text, or a .csv file."),
 ]
 Target = Annotated[str | None, typer.Option(help="Of a CSV file: the column to learn.")]
 Task = Annotated[
@@ -40,14 +40,21 @@ Optimizer = Annotated[
     str | None, typer.Option(help="Any optimizer of Optax: adamw (of the line: sgd).")
 ]
 LearningRate = Annotated[
-    float | None, typer.Option(min=0, help="Of the optimizer: 0.001 (of the line: 0.1).")
+    float | None,
+    typer.Option(min=0, help="Of the optimizer: 0.001 (of the line: 0.1, of text: 0.003)."),
 ]
 WeightDecay = Annotated[
-    float | None, typer.Option(min=0, help="Of the optimizer: 0.3 of adamw, else Optax's.")
+    float | None,
+    typer.Option(min=0, help="Of the optimizer: 0.3 of adamw (of text: 0.1), else Optax's."),
 ]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Rows per step: 32.")]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Rows per step: 32 (of text: 16 windows).")
+]
 Hidden = Annotated[
-    str | None, typer.Option(help="Widths of the hidden layers: 128,128; 0 for none.")
+    str | None,
+    typer.Option(
+        help="Widths of the hidden layers, of text of the blocks: 128,128; 0 for no hidden layer."
+    ),
 ]
 
 
@@ -56,6 +63,22 @@ def fit(
     data: Data = "digits",
     target: Target = None,
     task: Task = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="Of text: what is read; else the source of Python's own library."),
+    ] = None,
+    vocab: Annotated[
+        int | None, typer.Option(help="Of text: so many byte pairs, such as 32000; else bytes.")
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(min=2, help="Of text: the tokens of a window, 128.")
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Of text: how many bytes are read, 1000000; with --vocab 4000000."
+        ),
+    ] = None,
     loss: Annotated[
         str | None, typer.Option(help="A loss that fits the target: see `jaxloss losses`.")
     ] = None,
@@ -71,10 +94,18 @@ def fit(
         int | None, typer.Option(min=1, help="Parts to compute a batch in, to save memory: 1.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="At most: 60 (of the line: 1000 steps).")
+        int | None,
+        typer.Option(
+            min=1, help="At most: 60 (of the line: 1000 steps, of text: for 7000 windows)."
+        ),
     ] = None,
     patience: Annotated[
-        int | None, typer.Option(min=1, help="Epochs or steps without a new best to stop at: 20.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Epochs or steps without a new best to stop at: 20 (of text: 10 of its 20 "
+            "evaluations).",
+        ),
     ] = None,
     hidden: Hidden = None,
     precision: Annotated[
@@ -112,15 +143,16 @@ def fit(
         int | None, typer.Option(min=1, help="How many; a cluster tells all three by itself.")
     ] = None,
 ) -> None:
-    """Train a model on a table, and keep its curves, parameters and scores."""
+    """Train a model on a table or a text, and keep its curves, parameters and scores."""
     from jaxloss.cli import processes as several
     from jaxloss.cli import runs
-    from jaxloss.cli.recipes import LINE, Recipe
+    from jaxloss.cli.text import Reading
 
     several.join(coordinator, process, processes)
     own = (batch_size, hidden, precision, ema, nonfinite, checkpoint_every, resume or None)
-    table = runs.table_of(data, target, task, own)
-    recipe = (LINE if table.raw else Recipe()).but(
+    reading = Reading(file=file, vocab=vocab, context=context, limit=limit)
+    source = runs.source_of(data, target, task, own, reading)
+    recipe = runs.usual(source).but(
         optimizer=optimizer,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
@@ -135,9 +167,8 @@ def fit(
         checkpoint_every=checkpoint_every,
         seed=seed,
     )
-    console = _console()
-    console.quiet = not several.is_first()
-    runs.run_fit(table, loss, loss_option or (), recipe, out, console, resume=resume)
+    console = _console(quiet=not several.is_first())
+    runs.run_fit(source, loss, loss_option or (), recipe, out, console, resume=resume)
 
 
 @app.command()
@@ -248,6 +279,6 @@ def plot(
     _console().print(f"Drawn: {out}", highlight=False)
 
 
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
+def _console(*, quiet: bool = False) -> Console:
+    console = Console(quiet=quiet)
+    return console if console.is_terminal else Console(width=120, quiet=quiet)

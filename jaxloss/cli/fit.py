@@ -50,6 +50,11 @@ class Fitted:
     history: History
 
     @property
+    def best_step(self) -> int:
+        """The last one of its best row, counted from 1."""
+        return int(self.history.steps[self.best_epoch - 1])
+
+    @property
     def best_epoch(self) -> int:
         """Counted from 1; the last one if training ended before any was evaluated."""
         return len(self.history.steps) if self.history.best is None else self.history.best + 1
@@ -137,9 +142,4 @@ def save(path: Path, experiment: Learning, fitted: Fitted, result: Mapping[str, 
         path / "model.npz",
         lambda temporary: np.savez(temporary, allow_pickle=False, **arrays),
     )
-    ended = {
-        "best_epoch": fitted.best_epoch,
-        "epochs": len(fitted.history.steps),
-        "stopped": fitted.history.stopped,
-    }
-    folder.save_json(path / "result.json", {**result, **ended})
+    folder.save_json(path / "result.json", {**result, "stopped": fitted.history.stopped})

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TypedDict, cast
 
 import flax.linen as nn
@@ -16,7 +17,7 @@ from jax import Array
 from jaxtyping import PyTree
 
 import jaxloss
-from jaxloss.cli import pairs, tasks
+from jaxloss.cli import folder, pairs, pictures, tasks
 from jaxloss.cli.catalogue import Entry
 from jaxloss.cli.mistakes import Mistake
 from jaxloss.cli.options import Option
@@ -26,6 +27,7 @@ from jaxloss.cli.text import Text
 from jaxloss.core.statistics import Statistic, value
 from jaxloss.parts.targets import next_token_targets
 from jaxloss.train.evaluate import pad_batch
+from jaxloss.train.history import History
 
 #: The usual width of an attention head.
 HEAD = 32
@@ -143,10 +145,28 @@ class Lesson:
 
         return score
 
+    def scores(self, params: PyTree) -> dict[str, dict[str, float]]:
+        """What parameters are worth on the parts that are held out, and what counting is."""
+        score = self.scorer()
+        return {
+            part: {**score(params, part), "bits_per_byte_of_counts": self.of_counts(part)}
+            for part in ("validation", "test")
+        }
+
     def of_counts(self, part: str) -> float:
         """The bits per byte of counting which token follows which in the training part."""
         bits = pairs.bits(self.text.pairs("train"), self.text.pairs(part), self.text.vocabulary)
         return bits / self.text.bytes_of(part)
+
+    def described(self) -> str:
+        """The model, in words."""
+        model, params = self.model, jax.eval_shape(self.init, jax.random.key(0))
+        size = sum(leaf.size for leaf in jax.tree.leaves(params))
+        blocks = f"{model.blocks} block{'s' * (model.blocks > 1)} of width {model.width}"
+        return (
+            f"A transformer of {blocks} for a vocabulary of {model.vocabulary:,}: {size:,} "
+            "parameters."
+        )
 
     def arrays(self, params: PyTree) -> dict[str, np.ndarray]:
         """The parameters by their paths, such as `Block_0/Dense_0/kernel`."""
@@ -187,3 +207,18 @@ def prepare(
     except (ValueError, TypeError) as error:
         raise Mistake(f"{entry.name}: {error}") from None
     return lesson
+
+
+def save(path: Path, lesson: Lesson, history: History) -> None:
+    """`bits.png`, and the tokenizer if there is one."""
+    made, (axis,) = pictures.figure(1, [7], height=4)
+    axis.plot(history.steps, history["validation_bits_per_byte"], marker=".", label="the model")
+    axis.axhline(lesson.of_counts("validation"), color="k", linestyle="--", label="order-1 counts")
+    axis.set_xlabel("step")
+    axis.set_ylabel("validation bits per byte")
+    axis.set_ylim(bottom=0)
+    axis.legend(frameon=False)
+    pictures.save(made, path / "bits.png")
+    tokenizer = lesson.text.tokenizer
+    if tokenizer is not None:
+        folder.save(path / "tokenizer.json", lambda temporary: temporary.write_text(tokenizer))

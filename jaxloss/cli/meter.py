@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,6 +15,21 @@ from jaxloss.train.objective import PyTree
 from jaxloss.train.step import TrainState, TrainStep
 
 V = TypeVar("V")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a training cost: the seconds of a step, and bytes where they are known."""
+
+    seconds_per_step: float
+    temporaries: int | None
+    peak_memory: int | None
+
+    def __str__(self) -> str:
+        return (
+            f"{1000 * self.seconds_per_step:.3g} ms a step, with {_megabytes(self.temporaries)} of "
+            f"temporaries; this process held at most {_megabytes(self.peak_memory)}."
+        )
 
 
 class Meter:
@@ -42,8 +59,23 @@ class Meter:
 
         return timed
 
-    def seconds(self, history: History) -> float:
+    def cost(self, history: History) -> Cost:
         """Of a step, from the rows of this process but its first one, which also compiles."""
         steps = np.diff(history.steps, prepend=0)[-len(self._rows) :]
         rows = slice(int(len(self._rows) > 1), None)
-        return sum(self._rows[rows]) / max(steps[rows].sum(), 1)
+        seconds = sum(self._rows[rows]) / max(int(steps[rows].sum()), 1)
+        return Cost(seconds, self.temporaries, peak_memory())
+
+
+def _megabytes(count: int | None) -> str:
+    return "an unknown amount" if count is None else f"{count / 1e6:,.1f} MB"
+
+
+def peak_memory() -> int | None:
+    """The most bytes that this process has held, where the system says."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

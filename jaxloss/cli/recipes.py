@@ -66,17 +66,18 @@ class Recipe:
 
 
 COMPARISON = Recipe(epochs=20)
-TEXT = Recipe(
-    learning_rate=3e-3, weight_decay=0.1, batch_size=16, epochs=1, evaluations=20, patience=10
-)
+TEXT = Recipe(learning_rate=3e-3, weight_decay=0.1, batch_size=16, patience=10)
+#: Of a text: the windows that a training sees, and how often it is evaluated.
+SEEN, EVALUATIONS = 7000, 20
 LINE = Recipe(
     optimizer="sgd", learning_rate=0.1, weight_decay=None, batch_size=20, epochs=1000, hidden=()
 )
 
 
-def usual(data: str) -> Recipe:
-    """The usual way to train on that data."""
-    return {"line": LINE, "text": TEXT}.get(data, Recipe())
+def for_windows(count: int) -> Recipe:
+    """For a text of so many windows as many epochs as a short training takes, evaluated often."""
+    epochs = max(round(SEEN / count), 1)
+    return dataclasses.replace(TEXT, epochs=epochs, evaluations=max(EVALUATIONS // epochs, 1))
 
 
 def _widths(text: str) -> tuple[int, ...]:

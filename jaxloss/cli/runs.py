@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,17 +13,30 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table as Grid
 
-from jaxloss.cli import catalogue, compare, data, fit, folder, line, options, pictures, tasks
+from jaxloss.cli import (
+    catalogue,
+    compare,
+    data,
+    fit,
+    folder,
+    language,
+    line,
+    options,
+    pictures,
+    tasks,
+)
 from jaxloss.cli.experiment import prepare
 from jaxloss.cli.fit import Fitted
+from jaxloss.cli.meter import Meter
 from jaxloss.cli.mistakes import ENDED, Mistake
 from jaxloss.cli.options import Option
-from jaxloss.cli.recipes import Recipe
+from jaxloss.cli.recipes import LINE, Recipe, for_windows
 from jaxloss.cli.table import Table
+from jaxloss.cli.text import Reading, Text, load
 
 
 def run_fit(
-    table: Table,
+    table: Table | Text,
     loss: str | None,
     loss_options: Sequence[str],
     recipe: Recipe,
@@ -33,15 +46,14 @@ def run_fit(
     resume: bool,
 ) -> None:
     """Trains, saves and reports; after Ctrl-C or SIGTERM what was trained by then."""
+    if isinstance(table, Text):
+        return _fit_text(table, loss, loss_options, recipe, out, console, resume=resume)
     entry = catalogue.find(loss or tasks.default_loss(table))
     chosen = options.loss_options(entry, loss_options)
     experiment = prepare(table, table.split(recipe.seed), entry, chosen, recipe.hidden)
     options.optimizer(recipe)
     said = {"loss": entry.name, "loss_options": {k: _plain(v) for k, v in chosen.items()}}
-    config = _config(table, recipe, said)
-    folder.check(out, config, resume=resume)
-    path = folder.create(out, table.name)
-    folder.save_json(path / "config.json", config)
+    path = _folder(out, table.name, _config(_facts(table), recipe, said), resume=resume)
     if table.raw:
         fitted = line.train(experiment, recipe, _show_steps(console))
     else:
@@ -49,13 +61,14 @@ def run_fit(
         fitted = fit.train(experiment, recipe, path, progress=progress)
     scores = fit.scores(experiment, fitted)
     weights = line.weights(fitted.params) if table.raw else {}
-    fit.save(path, experiment, fitted, {**scores, **weights})
+    epochs = {"best_epoch": fitted.best_epoch, "epochs": len(fitted.history.steps)}
+    fit.save(path, experiment, fitted, {**scores, **weights, **epochs})
     console.print(_grid(scores))
     found = "".join(f"{name} = {value:.7f}, " for name, value in weights.items())
-    ending = _ending(fitted, recipe, "step" if table.raw else "epoch")
-    console.print(f"{found}{ending}\nSaved in {path}", highlight=False)
-    if fitted.history.stopped in ENDED:
-        raise SystemExit(ENDED[fitted.history.stopped])
+    unit = "step" if table.raw else "epoch"
+    best = f"best {unit} {fitted.best_epoch} of {len(fitted.history.steps)}"
+    ending = f"{best}; {_why(fitted, recipe, unit, unit)}"
+    _end(fitted, f"{found}{ending}\nSaved in {path}", console)
 
 
 def run_compare(
@@ -74,7 +87,7 @@ def run_compare(
     options.optimizer(recipe)
     path = folder.create(out, f"compare-{table.name}")
     said = {"losses": losses, "seeds": seeds.tolist(), "outliers": outliers}
-    folder.save_json(path / "config.json", _config(table, recipe, said))
+    folder.save_json(path / "config.json", _config(_facts(table), recipe, said))
     with console.status(f"Training {len(entries)} losses with {len(seeds)} seeds each"):
         found = compare.compare(table, entries, seeds, recipe, outliers=outliers)
     for name, rows in (("compare", compare.last(found)), ("curves", found)):
@@ -83,6 +96,31 @@ def run_compare(
     pictures.save(compare.draw(found, title), path / "compare.png")
     console.print(_comparison(compare.summary(found), title))
     console.print(f"Saved in {path}", highlight=False)
+
+
+def usual(source: Table | Text) -> Recipe:
+    """The usual way to train on it."""
+    if isinstance(source, Text):
+        return for_windows(len(source.split["train"]))
+    return LINE if source.raw else Recipe()
+
+
+def source_of(
+    name: str,
+    target: str | None,
+    task: str | None,
+    given: Iterable[object],
+    reading: Reading,
+) -> Table | Text:
+    """The table of that name, or the text that is to be read."""
+    if name != "text":
+        if reading != Reading():
+            raise Mistake("--file, --vocab, --context and --limit are for --data text.")
+        return table_of(name, target, task, given)
+    if target or task:
+        given = "--target" if target else "--task"
+        raise Mistake(f"{given} is for a CSV file; what --data text learns is the next token.")
+    return load(reading)
 
 
 def table_of(name: str, target: str | None, task: str | None, given: Iterable[object]) -> Table:
@@ -98,13 +136,56 @@ def table_of(name: str, target: str | None, task: str | None, given: Iterable[ob
     return line.table()
 
 
-def _config(table: Table, recipe: Recipe, said: dict[str, object]) -> dict[str, object]:
+def _fit_text(
+    text: Text,
+    loss: str | None,
+    loss_options: Sequence[str],
+    recipe: Recipe,
+    out: Path | None,
+    console: Console,
+    *,
+    resume: bool,
+) -> None:
+    entry = catalogue.find(loss or "linear_softmax_cross_entropy")
+    chosen = options.loss_options(entry, loss_options)
+    lesson = language.prepare(text, entry, chosen, recipe.hidden)
+    options.optimizer(recipe)
+    said = {"loss": entry.name, "loss_options": {k: _plain(v) for k, v in chosen.items()}}
+    path = _folder(out, "text", _config(text.facts(), recipe, said), resume=resume)
+    console.print(f"{text.described()}\n{lesson.described()}", highlight=False)
+    progress, meter = console.is_terminal and not console.quiet, Meter()
+    fitted = fit.train(lesson, recipe, path, progress=progress, meter=meter)
+    scores, cost = lesson.scores(fitted.params), meter.cost(fitted.history)
+    taken = {"best_step": fitted.best_step, "steps": int(fitted.history.steps[-1])}
+    fit.save(path, lesson, fitted, {**scores, **taken})
+    language.save(path, lesson, fitted.history)
+    folder.save_json(path / "cost.json", dataclasses.asdict(cost))
+    console.print(_grid(scores))
+    best = f"best at step {taken['best_step']} of {taken['steps']}"
+    ending = f"{best}; {_why(fitted, recipe, 'evaluation', 'epoch')}"
+    _end(fitted, f"{cost}\n{ending}\nSaved in {path}", console)
+
+
+def _folder(out: Path | None, name: str, config: Mapping[str, object], *, resume: bool) -> Path:
+    folder.check(out, config, resume=resume)
+    path = folder.create(out, name)
+    folder.save_json(path / "config.json", config)
+    return path
+
+
+def _facts(table: Table) -> dict[str, object]:
     return {
         "data": table.name,
         "task": table.task,
         "target": table.target,
         "classes": list(table.classes),
         "columns": list(table.columns),
+    }
+
+
+def _config(facts: dict[str, object], recipe: Recipe, said: dict[str, object]) -> dict[str, object]:
+    return {
+        **facts,
         **said,
         **dataclasses.asdict(recipe),
         "versions": {name: version(name) for name in ("jaxloss", "jax", "optax", "flax")},
@@ -125,21 +206,27 @@ def _show_steps(console: Console) -> line.Show:
 
 
 def _grid(scores: fit.Scores) -> Grid:
-    names = ["loss", *[name for name in tasks.METRICS if name in scores["train"]]]
+    names = list(next(iter(scores.values())))
     grid = Grid("", *[tasks.METRICS.get(name, name) for name in names], box=None)
     for part, values in scores.items():
         grid.add_row(part, *[f"{values[name]:.5g}" for name in names])
     return grid
 
 
-def _ending(fitted: Fitted, recipe: Recipe, unit: str) -> str:
+def _why(fitted: Fitted, recipe: Recipe, row: str, unit: str) -> str:
     why = {
-        "early": f"no new best loss for {recipe.patience} {unit}s",
-        "finished": f"the limit of {recipe.epochs} {unit}s",
+        "early": f"no new best loss for {recipe.patience} {row}s",
+        "finished": f"the limit of {recipe.epochs} {unit}{'s' * (recipe.epochs > 1)}",
         "interrupted": "Ctrl-C",
         "terminated": "SIGTERM",
     }[fitted.history.stopped]
-    return f"best {unit} {fitted.best_epoch} of {len(fitted.history.steps)}; stopped: {why}."
+    return f"stopped: {why}."
+
+
+def _end(fitted: Fitted, said: str, console: Console) -> None:
+    console.print(said, highlight=False)
+    if fitted.history.stopped in ENDED:
+        raise SystemExit(ENDED[fitted.history.stopped])
 
 
 def _comparison(summary: pd.DataFrame, title: str) -> Grid:

@@ -212,7 +212,14 @@ def _inverse_softplus(value: float) -> float:
 
 
 #: The metrics as people write them.
-METRICS = {"accuracy": "accuracy", "mse": "MSE", "mae": "MAE", "r2": "R²"}
+METRICS = {
+    "accuracy": "accuracy",
+    "mse": "MSE",
+    "mae": "MAE",
+    "r2": "R²",
+    "bits_per_byte": "bits per byte",
+    "bits_per_byte_of_counts": "by order-1 counts",
+}
 
 
 def metrics(table: Table, predictions: np.ndarray, rows: np.ndarray) -> dict[str, float]:

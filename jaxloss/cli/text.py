@@ -70,6 +70,27 @@ class Text:
         """How many tokens there are, which is also the one that stands for none."""
         return len(self.lengths)
 
+    def facts(self) -> dict[str, object]:
+        """What tells it from other texts."""
+        reading = self.reading
+        return {
+            "data": "text",
+            "source": reading.source,
+            "digest": self.digest,
+            "read": self.read,
+            "vocabulary": self.vocabulary,
+            "context": reading.window,
+        }
+
+    def described(self) -> str:
+        """What was read of how much, and how it is split."""
+        of = f"all {self.size:,}" if self.read == self.size else f"{self.read:,} of {self.size:,}"
+        parts = ", ".join(f"{len(rows):,} for {part}" for part, rows in self.split.items())
+        return (
+            f"Read {of} bytes of {self.reading.source}: windows of {self.reading.window} "
+            f"{'tokens' if self.tokenizer else 'bytes'}, {parts}."
+        )
+
     def pairs(self, part: str) -> np.ndarray:
         """`[2, pairs]`, the tokens of a part and the next ones."""
         rows = self.split[part]
