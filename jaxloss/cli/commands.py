@@ -76,7 +76,7 @@ def fit(
     limit: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Of text: how many bytes are read, 1000000; with --vocab 4000000."
+            min=1, help="Of text: how many bytes are read, 1000000; with --vocab 12000000."
         ),
     ] = None,
     loss: Annotated[
@@ -198,6 +198,11 @@ def compare(
     """Train with several losses, each with the same seeds, and compare what comes of it."""
     if data == "line":
         raise Mistake("compare needs rows for validation, and --data line has none.")
+    if data == "text":
+        raise Mistake(
+            "compare trains on tables, all seeds at once: run jaxloss fit --data text with each "
+            "--loss, which prints what a step costs."
+        )
     import numpy as np
 
     from jaxloss.cli import runs

@@ -19,7 +19,7 @@ def load(data: str, target: str | None, task: str | None) -> Table:
 
         return csvfile.read(data, target, task)
     if data not in BUNDLED:
-        raise unknown("There is no data set", data, (*BUNDLED, "line", "PATH.csv"))
+        raise unknown("There is no data set", data, (*BUNDLED, "line", "text", "PATH.csv"))
     if target or task:
         given = "--target" if target else "--task"
         raise Mistake(f"{given} is for a CSV file; the target of {data} is known.")

@@ -80,7 +80,7 @@ def train(
     step = options.step(experiment.loss, recipe)
     everywhere, over_devices = processes.shardings()
     state = step.init(experiment.init(jax.random.key(recipe.seed)), sharding=everywhere)
-    per_epoch = recipe.steps(len(experiment.split["train"]))
+    rows = len(experiment.split["train"])
     if meter is not None:
         meter.weigh(step, state, on_device(next(_batches(experiment, recipe)), over_devices))
     try:
@@ -88,11 +88,11 @@ def train(
             step,
             state,
             _batches(experiment, recipe),
-            steps=recipe.epochs * per_epoch,
-            every=-(-per_epoch // recipe.evaluations),
+            steps=recipe.epochs * recipe.steps(rows),
+            every=recipe.steps_of_a_row(rows),
             evaluate=_evaluation(experiment, recipe, meter),
             stop=EarlyStop(patience=recipe.patience),
-            checkpoint=_checkpoints(path, recipe, per_epoch),
+            checkpoint=_checkpoints(path, recipe, recipe.steps(rows)),
             sharding=over_devices,
             progress=progress,
         )

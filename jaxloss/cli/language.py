@@ -24,13 +24,15 @@ from jaxloss.cli.options import Option
 from jaxloss.cli.table import Split
 from jaxloss.cli.tasks import Values
 from jaxloss.cli.text import Text
-from jaxloss.core.statistics import Statistic, value
+from jaxloss.core.statistics import Mean, Statistic, value
 from jaxloss.parts.targets import next_token_targets
 from jaxloss.train.evaluate import pad_batch
 from jaxloss.train.history import History
 
 #: The usual width of an attention head.
 HEAD = 32
+#: The losses that are, without options, what the next tokens cost.
+CROSS_ENTROPIES = ("linear_softmax_cross_entropy", "softmax_cross_entropy_with_integer_labels")
 #: How many windows are evaluated at once.
 EVALUATED = 32
 
@@ -43,6 +45,17 @@ class Windows(TypedDict):
     where: Values
 
 
+class Norm(nn.Module):
+    """Features of one size, whatever they are computed in: that of flax promotes their dtype."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        wide = x.astype(jnp.float32)
+        size = jnp.sqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + 1e-6)
+        return (wide / size).astype(x.dtype) * scale.reshape((1,) * (x.ndim - 1) + scale.shape)
+
+
 class Block(nn.Module):
     """Attention to what came before in the same segment, and a layer of its own per token."""
 
@@ -51,11 +64,11 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Array, mask: Array) -> Array:
         *units, width = x.shape
-        mixed = nn.Dense(3 * width, use_bias=False)(nn.LayerNorm()(x))
+        mixed = nn.Dense(3 * width, use_bias=False)(Norm()(x))
         q, k, v = jnp.moveaxis(mixed.reshape(*units, 3, self.heads, width // self.heads), -3, 0)
-        seen = jax.nn.dot_product_attention(rotated(q), rotated(k), v, mask=mask)
+        seen = attention(rotated(q), rotated(k), v, mask)
         x = x + nn.Dense(width, use_bias=False)(seen.reshape(x.shape))
-        return x + nn.Dense(width)(nn.gelu(nn.Dense(4 * width)(nn.LayerNorm()(x))))
+        return x + nn.Dense(width)(nn.gelu(nn.Dense(4 * width)(Norm()(x))))
 
 
 class Transformer(nn.Module):
@@ -73,7 +86,18 @@ class Transformer(nn.Module):
         for _ in range(self.blocks):
             x = Block(max(self.width // HEAD, 1))(x, mask)
         head = self.param("head", nn.initializers.zeros, (self.width, self.vocabulary))
-        return nn.LayerNorm()(x), head
+        return Norm()(x), head
+
+
+def attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
+    """For each query the values where `mask` is, by how well their keys fit; all like `v`.
+
+    The softmax is in float32. `jax.nn.dot_product_attention` promotes dtypes on the way.
+    """
+    scale = q.shape[-1] ** -0.5
+    scores = jnp.einsum("bqhd,bkhd->bhqk", q * scale, k, preferred_element_type=jnp.float32)
+    shares = jax.nn.softmax(jnp.where(mask, scores, -jnp.inf), axis=-1)
+    return jnp.einsum("bhqk,bkhd->bqhd", shares.astype(v.dtype), v)
 
 
 def rotated(x: Array) -> Array:
@@ -131,7 +155,10 @@ class Lesson:
 
         @jax.jit
         def measured(params: PyTree, batch: Windows) -> tuple[Statistic, Array]:
-            return self.loss(params, batch), self.entropy(params, batch)
+            loss = self.loss(params, batch)
+            if isinstance(loss, Mean) and self.entry.name in CROSS_ENTROPIES and not self.options:
+                return loss, loss.total
+            return loss, self.entropy(params, batch)
 
         def score(params: PyTree, part: str) -> dict[str, float]:
             rows = self.split[part]
@@ -194,7 +221,7 @@ def prepare(
     Raises:
         Mistake: The loss does not fit, or refuses an option, or the widths are none of a model.
     """
-    tasks.require_kind(entry, ("token", "class"), "the tokens of a text")
+    tasks.require_kind(entry, ("token", "class"), "the next token of a text")
     if len(set(hidden)) != 1 or hidden[0] % HEAD:
         raise Mistake(
             f"--hidden of a text is a width for each block, all the same and a multiple of {HEAD}, "

@@ -21,7 +21,7 @@ class Recipe:
     batch_size: int = 32
     microbatches: int = 1
     epochs: int = 60
-    evaluations: int = 1  # in an epoch
+    evaluations: int | None = None  # in all; None: one after each epoch
     patience: int = 20
     hidden: tuple[int, ...] = (128, 128)
     seed: int = 0
@@ -64,20 +64,24 @@ class Recipe:
         """The steps of an epoch of so many rows."""
         return -(-rows // self.size(rows))
 
+    def steps_of_a_row(self, rows: int) -> int:
+        """The steps from one evaluation to the next."""
+        steps = self.steps(rows)
+        return -(-steps * self.epochs // (self.evaluations or self.epochs))
+
 
 COMPARISON = Recipe(epochs=20)
-TEXT = Recipe(learning_rate=3e-3, weight_decay=0.1, batch_size=16, patience=10)
-#: Of a text: the windows that a training sees, and how often it is evaluated.
-SEEN, EVALUATIONS = 7000, 20
+TEXT = Recipe(learning_rate=3e-3, weight_decay=0.1, batch_size=16, evaluations=20, patience=10)
+#: How many windows of a text a short training sees.
+SEEN = 7000
 LINE = Recipe(
     optimizer="sgd", learning_rate=0.1, weight_decay=None, batch_size=20, epochs=1000, hidden=()
 )
 
 
 def for_windows(count: int) -> Recipe:
-    """For a text of so many windows as many epochs as a short training takes, evaluated often."""
-    epochs = max(round(SEEN / count), 1)
-    return dataclasses.replace(TEXT, epochs=epochs, evaluations=max(EVALUATIONS // epochs, 1))
+    """For a text of so many windows, with as many epochs as a short training takes."""
+    return dataclasses.replace(TEXT, epochs=max(round(SEEN / count), 1))
 
 
 def _widths(text: str) -> tuple[int, ...]:

@@ -20,8 +20,8 @@ ENDS = {"train": 0.9, "validation": 0.95, "test": 1.0}
 BYTES = 256
 #: Folders of the standard library that are not it.
 SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
-#: How many tokens are read, about, unless told.
-MOST = 1_000_000
+#: How many bytes are read, of which a vocabulary needs many.
+MOST, MOST_FOR_VOCABULARY = 1_000_000, 12_000_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,8 +40,8 @@ class Reading:
 
     @property
     def most(self) -> int:
-        """The bytes to read; a token of a vocabulary has about four of them."""
-        return self.limit or (MOST if self.vocab is None else 4 * MOST)
+        """The bytes to read."""
+        return self.limit or (MOST if self.vocab is None else MOST_FOR_VOCABULARY)
 
     @property
     def source(self) -> str:

@@ -1,0 +1,252 @@
+"""`jaxloss fit --data text`: what is read, the language model that learns it, and its price."""
+
+import argparse
+import collections
+import itertools
+import math
+import signal
+from pathlib import Path
+
+import commands
+import jax
+import numpy as np
+import pytest
+from commands import read_csv, read_json
+from matplotlib.image import imread
+
+from jaxloss.cli import catalogue, fit, language, main, pairs, text
+from jaxloss.cli.recipes import for_windows
+from jaxloss.cli.text import Reading
+
+jaxloss, mistake = commands.jaxloss, commands.mistake
+SOURCE = Path(argparse.__file__).read_bytes()[:20_000]
+DENSE = "softmax_cross_entropy_with_integer_labels"
+SMALL = ["--hidden", "32", "--context", "32", "--learning-rate", "0.01", "--epochs", "6"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a text and a trained model."""
+    path = tmp_path_factory.mktemp("text")
+    (path / "source.txt").write_bytes(SOURCE)
+    arguments = ["--file", str(path / "source.txt"), *SMALL, "--checkpoint-every", "1"]
+    with pytest.raises(SystemExit) as ended:
+        main.run(["fit", "--data", "text", *arguments, "--out", str(path / "run")])
+    assert not ended.value.code
+    return path
+
+
+# --- what is read
+
+
+def bytes_of(tokens, segments):
+    """The tokens of each segment, window after window, without what windows share."""
+    joined = collections.defaultdict(list)
+    for window, owners in zip(tokens, segments, strict=True):
+        for place, (token, owner) in enumerate(zip(window, owners, strict=True)):
+            if owner >= 0 and (place > 0 or not joined):
+                joined[int(owner)].append(int(token))
+    return [bytes(each) for each in joined.values()]
+
+
+def test_windows_hold_every_pair_of_a_text_once_and_none_of_two_files(tmp_path, monkeypatch, rng):
+    contents = [rng.integers(0, 256, size).astype(np.uint8).tobytes() for size in (300, 0, 1, 260)]
+    paths = [tmp_path / f"{i}.py" for i in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    monkeypatch.setattr(text, "_standard_library", lambda: paths)
+    read = text.load(Reading(context=8, limit=500))
+    assert (read.read, read.size, read.vocabulary) == (500, 561, 256)
+    whole = b"".join(contents)[:500]
+    found = {
+        part: bytes_of(read.tokens[rows], read.segments[rows]) for part, rows in read.split.items()
+    }
+    ends = [len(b"".join(pieces)) for pieces in found.values()]
+    assert b"".join(piece for pieces in found.values() for piece in pieces) == whole
+    assert all(
+        abs(end - share * 500) < 4 for end, share in zip(ends, (0.9, 0.05, 0.05), strict=True)
+    )
+    assert [len(piece) for piece in found["train"]][:2] == [300, 1]
+    for part, pieces in found.items():
+        wanted = [pair for piece in pieces for pair in itertools.pairwise(piece)]
+        assert list(map(tuple, read.pairs(part).T.tolist())) == wanted
+        assert read.bytes_of(part) == len(wanted)
+
+
+def test_the_usual_text_is_the_source_of_the_standard_library():
+    read = text.load(Reading(limit=100_000))
+    assert read.read == 100_000 < read.size and "of the standard library of Python 3" in (
+        read.described()
+    )
+    assert set(read.split) == {"train", "validation", "test"}
+    assert text.load(Reading(limit=99_999)).digest != read.digest
+
+
+def test_a_letter_of_many_bytes_is_in_one_part(tmp_path):
+    (tmp_path / "letters.txt").write_text("aö€𝄞" * 100)
+    read = text.load(Reading(file=tmp_path / "letters.txt", context=8))
+    for rows in read.split.values():
+        (piece,) = bytes_of(read.tokens[rows], read.segments[rows])
+        assert piece.decode()
+
+
+def test_counts_cost_what_a_loop_says(rng):
+    known, asked = rng.integers(0, 5, (2, 60)), rng.integers(0, 6, (2, 40))
+    followers = collections.defaultdict(collections.Counter)
+    for a, b in known.T.tolist():
+        followers[a][b] += 1
+    after = collections.Counter(known[1].tolist())
+    bits = 0.0
+    for a, b in asked.T.tolist():
+        alone, n, d = (after[b] + 1) / 67, followers[a].total(), len(followers[a])
+        bits -= math.log2((followers[a][b] + d * alone) / (n + d) if n else alone)
+    assert pairs.bits(known, asked, 7) == pytest.approx(bits, rel=1e-9)
+    shares = [2 ** -pairs.bits(known, np.array([[a], [b]]), 7) for a in range(7) for b in range(7)]
+    np.testing.assert_allclose(np.reshape(shares, (7, 7)).sum(1), 1)
+
+
+# --- the model
+
+
+def test_the_model_sees_only_what_came_before_in_the_same_file(tmp_path, rng):
+    (tmp_path / "t.txt").write_bytes(SOURCE[:2000])
+    read = text.load(Reading(file=tmp_path / "t.txt", context=8))
+    lesson = language.prepare(read, catalogue.find("linear_softmax_cross_entropy"), {}, (32,))
+    params = lesson.init(jax.random.key(0))
+    features = jax.jit(lambda tokens, segments: lesson.model.apply(params, tokens, segments)[0])
+    tokens, segments = read.tokens[:1], np.array([[0, 0, 0, 1, 1, 1, 1, 1]], np.int32)
+    whole = np.asarray(features(tokens, segments))
+    for place in range(8):
+        changed = tokens.copy()
+        changed[0, place] = (changed[0, place] + 1) % 256
+        moved = np.abs(np.asarray(features(changed, segments)) - whole).max(-1)[0] > 1e-6
+        end = 3 if place < 3 else 8
+        assert moved.tolist() == [place <= other < end for other in range(8)]
+
+
+def test_a_language_model_is_better_than_counting(folder):
+    run, config = folder / "run", read_json(folder / "run" / "config.json")
+    result, cost = read_json(run / "result.json"), read_json(run / "cost.json")
+    for part in ("validation", "test"):
+        assert result[part]["bits_per_byte"] < result[part]["bits_per_byte_of_counts"]
+        nats = result[part]["loss"] / math.log(2)
+        assert result[part]["bits_per_byte"] == pytest.approx(nats, rel=1e-5)
+    assert config["loss"] == "linear_softmax_cross_entropy"
+    assert (config["read"], config["vocabulary"], config["context"]) == (20_000, 256, 32)
+    history = read_csv(run / "history.csv")
+    assert len(history) == 20 and int(history[-1]["step"]) == result["steps"] == 6 * 37
+    assert min(cost.values()) > 0
+    model = np.load(run / "model.npz")
+    assert model["head"].shape == (32, 256) and "Block_0/Dense_0/kernel" in model
+    for picture in ("loss.png", "bits.png"):
+        assert imread(run / picture).shape[0] > 400
+    assert for_windows(7000).epochs == 1 and for_windows(581).epochs == 12
+
+
+def test_the_loss_of_logits_has_the_same_curves(folder, jaxloss, tmp_path):
+    arguments = ["--data", "text", "--file", folder / "source.txt", *SMALL, "--loss", DENSE]
+    code, out, _ = jaxloss("fit", *arguments, "--out", "dense")
+    one, two = (read_csv(path / "history.csv") for path in (folder / "run", tmp_path / "dense"))
+    for row, other in zip(one, two, strict=True):
+        for name, number in row.items():
+            assert float(other[name]) == pytest.approx(float(number), abs=1e-3), name
+    result = read_json(tmp_path / "dense" / "result.json")["validation"]
+    assert code == 0 and "Read all 20,000 bytes of" in out
+    for number in (result["loss"], result["bits_per_byte"], result["bits_per_byte_of_counts"]):
+        assert f"{number:.5g}" in out
+    cost = read_json(tmp_path / "dense" / "cost.json")
+    assert f"{1000 * cost['seconds_per_step']:.3g} ms a step" in out
+    assert f"{cost['temporaries'] / 1e6:,.1f} MB of temporaries" in out
+    size = sum(leaf.size for leaf in np.load(tmp_path / "dense" / "model.npz").values())
+    assert f"{size:,} parameters." in out and "stopped: the limit of 6 epochs." in out
+
+
+def test_a_text_goes_on_in_its_folder(folder, jaxloss, mistake, tmp_path, monkeypatch):
+    usual = ["fit", "--data", "text", "--file", folder / "source.txt", *SMALL, "--out", "run"]
+    usual += ["--checkpoint-every", 1]
+
+    def terminate(state, history):
+        if len(history.steps) == 9:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        train = fit.fit
+        patch.setattr(fit, "fit", lambda *a, **k: train(*a, callbacks=[terminate], **k))
+        code, out, _ = jaxloss(*usual)
+    assert code == 143 and "stopped: SIGTERM" in out
+    assert "run in run, whose digest is" in mistake(*usual, "--limit", 10_000, "--resume")
+    assert jaxloss(*usual, "--resume")[0] == 0
+    for name in ("history.csv", "model.npz", "result.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (folder / "run" / name).read_bytes()
+
+
+def test_fewer_bits_averages_and_pairs_of_bytes(folder, jaxloss, tmp_path):
+    """Half precision and all that a step can do, with a vocabulary trained on the text."""
+    usual = ["fit", "--data", "text", "--file", folder / "source.txt", *SMALL, "--vocab", 300]
+    step = ["--precision", "bfloat16", "--ema", 0.5, "--microbatches", 2, "--nonfinite", "skip"]
+    code, out, _ = jaxloss(*usual, *step, "--loss-option", "label_smoothing=0.1", "--out", "run")
+    assert code == 0 and "windows of 32 tokens" in out and "vocabulary of 300" in out
+    result = read_json(tmp_path / "run" / "result.json")["test"]
+    assert result["bits_per_byte"] < 4 and result["loss"] > 2
+    read = text.load(Reading(file=folder / "source.txt", vocab=300, context=32))
+    tokenizers = pytest.importorskip("tokenizers")
+    saved = tokenizers.Tokenizer.from_file(str(tmp_path / "run" / "tokenizer.json"))
+    tokens = [read.tokens[rows] for rows in read.split.values()]
+    whole = "".join(
+        saved.decode([*rows[0, :1], *rows[:, 1:][rows[:, 1:] < 300]]) for rows in tokens
+    )
+    assert whole.encode() == SOURCE and read.lengths[256:].min() > 1
+    first = sum(int(read.lengths[rows[0, 0]]) for rows in tokens)
+    assert sum(map(read.bytes_of, read.split)) + first == len(SOURCE)
+
+
+# --- wrong on purpose
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--data text --file nope.txt", "There is no file nope.txt."),
+        ("--data text --file .", ". cannot be read: Is a directory."),
+        ("--data text --file empty.txt", "empty.txt is empty"),
+        ("--data text --file short.txt", "its validation part is 50 bytes, less than one window"),
+        ("--data text --file short.txt --limit 10", "its train part is 9 bytes"),
+        ("--data text --file short.txt --vocab 256", "--vocab is 257 or more"),
+        ("--data text --file short.txt --vocab 32000", "pairs for no more than"),
+        ("--data text --file binary --vocab 300", "binary is not UTF-8, which --vocab needs"),
+        (
+            "--data text --file short.txt --context 8 --loss squared_error",
+            "learns numbers and does not fit the next token",
+        ),
+        (
+            "--data text --file short.txt --context 8 --loss dice_loss",
+            "these fit: multiclass_hinge_loss",
+        ),
+        (
+            "--data text --file short.txt --context 8 --loss-option label_smoothing=2",
+            "label_smoothing must be",
+        ),
+        (
+            "--data text --file short.txt --context 8 --hidden 64,32",
+            "all the same and a multiple of 32",
+        ),
+        ("--data text --file short.txt --context 8 --hidden 0", "got 0."),
+        ("--data text --target x", "--target is for a CSV file"),
+        ("--data text --task regression", "--task is for a CSV file"),
+        ("--data iris --file short.txt", "--vocab, --context and --limit are for --data text"),
+        ("--data texts", "did you mean text?"),
+    ],
+)
+def test_a_wrong_text_is_one_sentence(arguments, sentence, mistake, tmp_path):
+    for name, content in {
+        "empty.txt": b"",
+        "short.txt": SOURCE[:1000],
+        "binary": b"\xff\0",
+    }.items():
+        (tmp_path / name).write_bytes(content * (500 if name == "binary" else 1))
+    assert sentence in mistake("fit", *arguments.split())
+
+
+def test_compare_is_for_tables(mistake):
+    sentence = mistake("compare", "--data", "text", "--losses", DENSE)
+    assert "jaxloss fit --data text" in sentence
