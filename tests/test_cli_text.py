@@ -5,12 +5,14 @@ import collections
 import itertools
 import math
 import signal
+import sys
 from pathlib import Path
 
 import commands
 import jax
 import numpy as np
 import pytest
+import tokenizers
 from commands import read_csv, read_json
 from matplotlib.image import imread
 
@@ -134,7 +136,7 @@ def test_a_language_model_is_better_than_counting(folder):
     assert config["loss"] == "linear_softmax_cross_entropy"
     assert (config["read"], config["vocabulary"], config["context"]) == (20_000, 256, 32)
     history = read_csv(run / "history.csv")
-    assert len(history) == 20 and int(history[-1]["step"]) == result["steps"] == 6 * 37
+    assert len(history) == 19 and int(history[-1]["step"]) == result["steps"] == 6 * 37
     assert min(cost.values()) > 0
     model = np.load(run / "model.npz")
     assert model["head"].shape == (32, 256) and "Block_0/Dense_0/kernel" in model
@@ -189,7 +191,6 @@ def test_fewer_bits_averages_and_pairs_of_bytes(folder, jaxloss, tmp_path):
     result = read_json(tmp_path / "run" / "result.json")["test"]
     assert result["bits_per_byte"] < 4 and result["loss"] > 2
     read = text.load(Reading(file=folder / "source.txt", vocab=300, context=32))
-    tokenizers = pytest.importorskip("tokenizers")
     saved = tokenizers.Tokenizer.from_file(str(tmp_path / "run" / "tokenizer.json"))
     tokens = [read.tokens[rows] for rows in read.split.values()]
     whole = "".join(
@@ -206,45 +207,44 @@ def test_fewer_bits_averages_and_pairs_of_bytes(folder, jaxloss, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("--data text --file nope.txt", "There is no file nope.txt."),
-        ("--data text --file .", ". cannot be read: Is a directory."),
-        ("--data text --file empty.txt", "empty.txt is empty"),
-        ("--data text --file short.txt", "its validation part is 50 bytes, less than one window"),
-        ("--data text --file short.txt --limit 10", "its train part is 9 bytes"),
-        ("--data text --file short.txt --vocab 256", "--vocab is 257 or more"),
-        ("--data text --file short.txt --vocab 32000", "pairs for no more than"),
-        ("--data text --file binary --vocab 300", "binary is not UTF-8, which --vocab needs"),
-        (
-            "--data text --file short.txt --context 8 --loss squared_error",
-            "learns numbers and does not fit the next token",
-        ),
-        (
-            "--data text --file short.txt --context 8 --loss dice_loss",
-            "these fit: multiclass_hinge_loss",
-        ),
-        (
-            "--data text --file short.txt --context 8 --loss-option label_smoothing=2",
-            "label_smoothing must be",
-        ),
-        (
-            "--data text --file short.txt --context 8 --hidden 64,32",
-            "all the same and a multiple of 32",
-        ),
-        ("--data text --file short.txt --context 8 --hidden 0", "got 0."),
-        ("--data text --target x", "--target is for a CSV file"),
-        ("--data text --task regression", "--task is for a CSV file"),
-        ("--data iris --file short.txt", "--vocab, --context and --limit are for --data text"),
-        ("--data texts", "did you mean text?"),
+        ("--file nope", "There is no file nope."),
+        ("--file .", ". cannot be read: Is a directory."),
+        ("--file empty", "empty is empty: there is nothing to learn."),
+        ("--file short", "its validation part is 50 bytes, less than one window of --context 128."),
+        ("--file short --limit 10", "its train part is 9 bytes"),
+        ("--file short --vocab 256", "--vocab is 257 or more"),
+        ("--file short --vocab 32000", "short has pairs for no more than"),
+        ("--file binary --vocab 300", "binary is not UTF-8, which --vocab needs"),
+        ("--file short --context 8 --loss squared_error", "learns numbers and does not fit the"),
+        ("--file short --context 8 --loss dice_loss", "these fit: multiclass_hinge_loss"),
+        ("--file short --context 8 --loss-option temperature=0", "temperature must be positive"),
+        ("--file short --context 8 --hidden 64,32", "all the same and a multiple of 32"),
+        ("--file short --context 8 --hidden 0", "got 0."),
+        ("--file short --context 8 --microbatches 3", "does not divide the batch of 16 rows"),
+        ("--target x", "--target is for a CSV file"),
+        ("--task regression", "--task is for a CSV file"),
     ],
 )
 def test_a_wrong_text_is_one_sentence(arguments, sentence, mistake, tmp_path):
-    for name, content in {
-        "empty.txt": b"",
-        "short.txt": SOURCE[:1000],
-        "binary": b"\xff\0",
-    }.items():
-        (tmp_path / name).write_bytes(content * (500 if name == "binary" else 1))
-    assert sentence in mistake("fit", *arguments.split())
+    files = {"empty": b"", "short": SOURCE[:1000], "binary": b"\xff\0" * 500}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    assert sentence in mistake("fit", "--data", "text", *arguments.split())
+
+
+def test_what_is_of_a_text_is_of_nothing_else(mistake):
+    for option in ("--file", "--vocab", "--context", "--limit"):
+        said = mistake("fit", "--data", "iris", option, 300)
+        assert "--file, --vocab, --context and --limit are for --data text." in said
+    assert "did you mean text?" in mistake("fit", "--data", "texts")
+
+
+def test_without_tokenizers_a_vocabulary_is_one_sentence(mistake, tmp_path, monkeypatch):
+    (tmp_path / "short").write_bytes(SOURCE[:1000])
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    monkeypatch.delitem(sys.modules, "jaxloss.cli.bytepairs", raising=False)
+    said = mistake("fit", "--data", "text", "--file", "short", "--vocab", 300)
+    assert said == "tokenizers is not installed: say pip install 'jaxloss[demo]'.\n"
 
 
 def test_compare_is_for_tables(mistake):

@@ -9,7 +9,17 @@ from collections.abc import Sequence
 
 from jaxloss.cli.mistakes import INTERRUPTED, Mistake
 
-_EXTRA = ("typer", "rich", "pandas", "sklearn", "flax", "grain", "matplotlib", "orbax")
+_EXTRA = (
+    "typer",
+    "rich",
+    "pandas",
+    "sklearn",
+    "flax",
+    "grain",
+    "matplotlib",
+    "orbax",
+    "tokenizers",
+)
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
