@@ -243,6 +243,7 @@ def test_without_tokenizers_a_vocabulary_is_one_sentence(mistake, tmp_path, monk
     (tmp_path / "short").write_bytes(SOURCE[:1000])
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     monkeypatch.delitem(sys.modules, "jaxloss.cli.bytepairs", raising=False)
+    monkeypatch.delattr("jaxloss.cli.bytepairs", raising=False)
     said = mistake("fit", "--data", "text", "--file", "short", "--vocab", 300)
     assert said == "tokenizers is not installed: say pip install 'jaxloss[demo]'.\n"
 

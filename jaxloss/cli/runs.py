@@ -150,6 +150,7 @@ def _fit_text(
     chosen = options.loss_options(entry, loss_options)
     lesson = language.prepare(text, entry, chosen, recipe.hidden)
     options.optimizer(recipe)
+    recipe.size(len(lesson.split["train"]))
     said = {"loss": entry.name, "loss_options": {k: _plain(v) for k, v in chosen.items()}}
     path = _folder(out, "text", _config(text.facts(), recipe, said), resume=resume)
     console.print(f"{text.described()}\n{lesson.described()}", highlight=False)
