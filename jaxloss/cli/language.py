@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import PyTree
+from matplotlib.figure import Figure
 
 import jaxloss
 from jaxloss.cli import folder, pairs, pictures, tasks
@@ -237,7 +238,15 @@ def prepare(
 
 
 def save(path: Path, lesson: Lesson, history: History) -> None:
-    """`bits.png`, and the tokenizer if there is one."""
+    """`bits.png`, if anything was evaluated, and the tokenizer if there is one."""
+    if "validation_bits_per_byte" in history.names:
+        pictures.save(_draw(lesson, history), path / "bits.png")
+    tokenizer = lesson.text.tokenizer
+    if tokenizer is not None:
+        folder.save(path / "tokenizer.json", lambda temporary: temporary.write_text(tokenizer))
+
+
+def _draw(lesson: Lesson, history: History) -> Figure:
     made, (axis,) = pictures.figure(1, [7], height=4)
     axis.plot(history.steps, history["validation_bits_per_byte"], marker=".", label="the model")
     axis.axhline(lesson.of_counts("validation"), color="k", linestyle="--", label="order-1 counts")
@@ -245,7 +254,4 @@ def save(path: Path, lesson: Lesson, history: History) -> None:
     axis.set_ylabel("validation bits per byte")
     axis.set_ylim(bottom=0)
     axis.legend(frameon=False)
-    pictures.save(made, path / "bits.png")
-    tokenizer = lesson.text.tokenizer
-    if tokenizer is not None:
-        folder.save(path / "tokenizer.json", lambda temporary: temporary.write_text(tokenizer))
+    return made

@@ -8,9 +8,6 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-import numpy as np
-
-from jaxloss.train.history import History
 from jaxloss.train.objective import PyTree
 from jaxloss.train.step import TrainState, TrainStep
 
@@ -19,16 +16,18 @@ V = TypeVar("V")
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a training cost: the seconds of a step, and bytes where they are known."""
+    """What a training cost, as far as it is known: the seconds of a step, and bytes."""
 
-    seconds_per_step: float
+    seconds_per_step: float | None
     temporaries: int | None
     peak_memory: int | None
 
     def __str__(self) -> str:
+        seconds = self.seconds_per_step
+        step = "steps of an unknown time" if seconds is None else f"{1000 * seconds:.3g} ms a step"
         return (
-            f"{1000 * self.seconds_per_step:.3g} ms a step, with {_megabytes(self.temporaries)} of "
-            f"temporaries; this process held at most {_megabytes(self.peak_memory)}."
+            f"{step}, with {_megabytes(self.temporaries)} of temporaries; this process held at "
+            f"most {_megabytes(self.peak_memory)}."
         )
 
 
@@ -37,7 +36,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.temporaries: int | None = None  # bytes
-        self._rows: list[float] = []
+        self._rows: list[tuple[int, float]] = []  # the last step, and seconds
         self._since = time.perf_counter()
 
     def weigh(self, step: TrainStep, state: TrainState, batch: PyTree) -> None:
@@ -52,19 +51,19 @@ class Meter:
         """The evaluation, which ends a row and whose own time does not count."""
 
         def timed(state: TrainState) -> V:
-            self._rows.append(time.perf_counter() - self._since)
+            self._rows.append((int(state.step), time.perf_counter() - self._since))
             found = evaluate(state)
             self._since = time.perf_counter()
             return found
 
         return timed
 
-    def cost(self, history: History) -> Cost:
-        """Of a step, from the rows of this process but its first one, which also compiles."""
-        steps = np.diff(history.steps, prepend=0)[-len(self._rows) :]
-        rows = slice(int(len(self._rows) > 1), None)
-        seconds = sum(self._rows[rows]) / max(int(steps[rows].sum()), 1)
-        return Cost(seconds, self.temporaries, peak_memory())
+    @property
+    def cost(self) -> Cost:
+        """Of a step, from all rows of this process but the first one, which starts slowly."""
+        steps = self._rows[-1][0] - self._rows[0][0] if self._rows else 0
+        seconds = sum(seconds for _, seconds in self._rows[1:])
+        return Cost(seconds / steps if steps else None, self.temporaries, peak_memory())
 
 
 def _megabytes(count: int | None) -> str:
