@@ -201,6 +201,24 @@ def test_fewer_bits_averages_and_pairs_of_bytes(folder, jaxloss, tmp_path):
     assert sum(map(read.bytes_of, read.split)) + first == len(SOURCE)
 
 
+def test_compare_says_what_each_loss_costs(folder, jaxloss, mistake, tmp_path):
+    usual = ["compare", "--data", "text", "--file", folder / "source.txt", *SMALL[:-2]]
+    losses = f"{DENSE},multiclass_hinge_loss"
+    code, out, _ = jaxloss(*usual, "--losses", losses, "--epochs", 1, "--out", "run")
+    rows, curves = (read_csv(tmp_path / "run" / f"{name}.csv") for name in ("compare", "curves"))
+    assert code == 0 and [row["loss_function"] for row in rows] == losses.split(",")
+    assert float(rows[0]["apart"]) == 0 < float(rows[1]["apart"])
+    for row in rows:
+        (line,) = [line for line in out.splitlines() if row["loss_function"] in line]
+        assert f"{float(row['validation_bits_per_byte']):.5g}" in line
+        assert f"{float(row['temporaries']) / 1e6:,.1f}" in line
+        last = [each for each in curves if each["loss_function"] == row["loss_function"]][-1]
+        assert last["loss"] == row["loss"] and last["step"] == "37"
+    assert imread(tmp_path / "run" / "compare.png").shape[0] > 400
+    assert "a text has none" in mistake(*usual, "--losses", DENSE, "--outliers", 0.1)
+    assert "squared_error learns numbers" in mistake(*usual, "--losses", "squared_error")
+
+
 # --- wrong on purpose
 
 
@@ -246,8 +264,3 @@ def test_without_tokenizers_a_vocabulary_is_one_sentence(mistake, tmp_path, monk
     monkeypatch.delattr("jaxloss.cli.bytepairs", raising=False)
     said = mistake("fit", "--data", "text", "--file", "short", "--vocab", 300)
     assert said == "tokenizers is not installed: say pip install 'jaxloss[demo]'.\n"
-
-
-def test_compare_is_for_tables(mistake):
-    sentence = mistake("compare", "--data", "text", "--losses", DENSE)
-    assert "jaxloss fit --data text" in sentence

@@ -36,12 +36,24 @@ Task = Annotated[
         "most 10 values are classes."
     ),
 ]
+File = Annotated[
+    Path | None,
+    typer.Option(help="Of text: what is read; else the source of Python's own library."),
+]
+Vocab = Annotated[
+    int | None, typer.Option(help="Of text: so many byte pairs, such as 32000; else bytes.")
+]
+Context = Annotated[int | None, typer.Option(min=2, help="Of text: the tokens of a window, 128.")]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, help="Of text: how many bytes are read, 1000000; with --vocab 12000000."),
+]
 Optimizer = Annotated[
     str | None, typer.Option(help="Any optimizer of Optax: adamw (of the line: sgd).")
 ]
 LearningRate = Annotated[
     float | None,
-    typer.Option(min=0, help="Of the optimizer: 0.001 (of the line: 0.1, of text: 0.003)."),
+    typer.Option(min=0, help="Of the optimizer: 0.001 (of the line: 0.1)."),
 ]
 WeightDecay = Annotated[
     float | None,
@@ -63,22 +75,10 @@ def fit(
     data: Data = "digits",
     target: Target = None,
     task: Task = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(help="Of text: what is read; else the source of Python's own library."),
-    ] = None,
-    vocab: Annotated[
-        int | None, typer.Option(help="Of text: so many byte pairs, such as 32000; else bytes.")
-    ] = None,
-    context: Annotated[
-        int | None, typer.Option(min=2, help="Of text: the tokens of a window, 128.")
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Of text: how many bytes are read, 1000000; with --vocab 12000000."
-        ),
-    ] = None,
+    file: File = None,
+    vocab: Vocab = None,
+    context: Context = None,
+    limit: Limit = None,
     loss: Annotated[
         str | None, typer.Option(help="A loss that fits the target: see `jaxloss losses`.")
     ] = None,
@@ -179,7 +179,11 @@ def compare(
     data: Data = "diabetes",
     target: Target = None,
     task: Task = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many.")] = 5,
+    file: File = None,
+    vocab: Vocab = None,
+    context: Context = None,
+    limit: Limit = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many: 5 (of text: 1).")] = None,
     first_seed: Annotated[int, typer.Option(min=0, help="The others follow.")] = 0,
     outliers: Annotated[
         float,
@@ -189,7 +193,9 @@ def compare(
     learning_rate: LearningRate = None,
     weight_decay: WeightDecay = None,
     batch_size: BatchSize = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="20.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="20 (of text: for 7000 windows).")
+    ] = None,
     hidden: Hidden = None,
     out: Annotated[
         Path | None, typer.Option(help="The folder to write: runs/<time>-compare-<data>.")
@@ -198,17 +204,16 @@ def compare(
     """Train with several losses, each with the same seeds, and compare what comes of it."""
     if data == "line":
         raise Mistake("compare needs rows for validation, and --data line has none.")
-    if data == "text":
-        raise Mistake(
-            "compare trains on tables, all seeds at once: run jaxloss fit --data text with each "
-            "--loss, which prints what a step costs."
-        )
+    if data == "text" and outliers:
+        raise Mistake("--outliers is for a table: a text has none.")
     import numpy as np
 
     from jaxloss.cli import runs
-    from jaxloss.cli.recipes import COMPARISON
+    from jaxloss.cli.text import Reading
 
-    recipe = COMPARISON.but(
+    reading = Reading(file=file, vocab=vocab, context=context, limit=limit)
+    source, names = runs.source_of(data, target, task, (), reading), losses.split(",")
+    recipe = runs.usual(source, comparison=True).but(
         optimizer=optimizer,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
@@ -216,9 +221,9 @@ def compare(
         epochs=epochs,
         hidden=hidden,
     )
-    table, names = runs.table_of(data, target, task, ()), losses.split(",")
-    which = np.arange(first_seed, first_seed + seeds)
-    runs.run_compare(table, names, which, recipe, outliers, out, _console())
+    count = seeds or (1 if data == "text" else 5)
+    which = np.arange(first_seed, first_seed + count)
+    runs.run_compare(source, names, which, recipe, outliers, out, _console())
 
 
 @app.command()

@@ -177,14 +177,12 @@ class Lesson:
         """What parameters are worth on the parts that are held out, and what counting is."""
         score = self.scorer()
         return {
-            part: {**score(params, part), "bits_per_byte_of_counts": self.of_counts(part)}
+            part: {
+                **score(params, part),
+                "bits_per_byte_of_counts": bits_of_counts(self.text, part),
+            }
             for part in ("validation", "test")
         }
-
-    def of_counts(self, part: str) -> float:
-        """The bits per byte of counting which token follows which in the training part."""
-        bits = pairs.bits(self.text.pairs("train"), self.text.pairs(part), self.text.vocabulary)
-        return bits / self.text.bytes_of(part)
 
     def described(self) -> str:
         """The model, in words."""
@@ -214,6 +212,17 @@ class Lesson:
         return tasks.OF_CLASSES.get(name, lambda logits: logits)(logits)
 
 
+def bits_of_counts(text: Text, part: str) -> float:
+    """The bits per byte of counting which token follows which in the training part."""
+    bits = pairs.bits(text.pairs("train"), text.pairs(part), text.vocabulary)
+    return bits / text.bytes_of(part)
+
+
+def require_fit(entry: Entry) -> None:
+    """Raises a `Mistake` where the loss cannot learn the next token."""
+    tasks.require_kind(entry, ("token", "class"), "the next token of a text")
+
+
 def prepare(
     text: Text, entry: Entry, options: Mapping[str, Option], hidden: tuple[int, ...]
 ) -> Lesson:
@@ -222,7 +231,7 @@ def prepare(
     Raises:
         Mistake: The loss does not fit, or refuses an option, or the widths are none of a model.
     """
-    tasks.require_kind(entry, ("token", "class"), "the next token of a text")
+    require_fit(entry)
     if len(set(hidden)) != 1 or hidden[0] % HEAD:
         raise Mistake(
             f"--hidden of a text is a width for each block, all the same and a multiple of {HEAD}, "
@@ -249,7 +258,9 @@ def save(path: Path, lesson: Lesson, history: History) -> None:
 def _draw(lesson: Lesson, history: History) -> Figure:
     made, (axis,) = pictures.figure(1, [7], height=4)
     axis.plot(history.steps, history["validation_bits_per_byte"], marker=".", label="the model")
-    axis.axhline(lesson.of_counts("validation"), color="k", linestyle="--", label="order-1 counts")
+    axis.axhline(
+        bits_of_counts(lesson.text, "validation"), color="k", linestyle="--", label="order-1 counts"
+    )
     axis.set_xlabel("step")
     axis.set_ylabel("validation bits per byte")
     axis.set_ylim(bottom=0)

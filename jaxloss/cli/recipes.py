@@ -71,7 +71,7 @@ class Recipe:
 
 
 COMPARISON = Recipe(epochs=20)
-TEXT = Recipe(learning_rate=3e-3, weight_decay=0.1, batch_size=16, evaluations=20, patience=10)
+TEXT = Recipe(weight_decay=0.1, batch_size=16, evaluations=20, patience=10)
 #: How many windows of a text a short training sees.
 SEEN = 7000
 LINE = Recipe(

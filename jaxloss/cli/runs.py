@@ -20,17 +20,19 @@ from jaxloss.cli import (
     fit,
     folder,
     language,
+    lessons,
     line,
     options,
     pictures,
     tasks,
 )
+from jaxloss.cli.catalogue import Entry
 from jaxloss.cli.experiment import prepare
 from jaxloss.cli.fit import Fitted
 from jaxloss.cli.meter import Meter
 from jaxloss.cli.mistakes import ENDED, Mistake
 from jaxloss.cli.options import Option
-from jaxloss.cli.recipes import LINE, Recipe, for_windows
+from jaxloss.cli.recipes import COMPARISON, LINE, Recipe, for_windows
 from jaxloss.cli.table import Table
 from jaxloss.cli.text import Reading, Text, load
 
@@ -72,7 +74,7 @@ def run_fit(
 
 
 def run_compare(
-    table: Table,
+    table: Table | Text,
     losses: Sequence[str],
     seeds: np.ndarray,
     recipe: Recipe,
@@ -82,9 +84,11 @@ def run_compare(
 ) -> None:
     """Trains every loss with every seed, and shows what each is worth on the validation rows."""
     entries = [catalogue.find(name) for name in dict.fromkeys(losses)]
+    options.optimizer(recipe)
+    if isinstance(table, Text):
+        return _compare_text(table, entries, seeds, recipe, out, console)
     for entry in entries:
         tasks.require_fit(entry, table)
-    options.optimizer(recipe)
     path = folder.create(out, f"compare-{table.name}")
     said = {"losses": losses, "seeds": seeds.tolist(), "outliers": outliers}
     folder.save_json(path / "config.json", _config(_facts(table), recipe, said))
@@ -98,10 +102,12 @@ def run_compare(
     console.print(f"Saved in {path}", highlight=False)
 
 
-def usual(source: Table | Text) -> Recipe:
+def usual(source: Table | Text, *, comparison: bool = False) -> Recipe:
     """The usual way to train on it."""
     if isinstance(source, Text):
         return for_windows(len(source.split["train"]))
+    if comparison:
+        return COMPARISON
     return LINE if source.raw else Recipe()
 
 
@@ -165,6 +171,44 @@ def _fit_text(
     best = f"best at step {taken['best_step']} of {taken['steps']}"
     ending = f"{best}; {_why(fitted, recipe, 'evaluation', 'epoch')}"
     _end(fitted, f"{cost}\n{ending}\nSaved in {path}", console)
+
+
+def _compare_text(
+    text: Text,
+    entries: Sequence[Entry],
+    seeds: np.ndarray,
+    recipe: Recipe,
+    out: Path | None,
+    console: Console,
+) -> None:
+    for entry in entries:
+        language.require_fit(entry)
+    path = folder.create(out, "compare-text")
+    said = {"losses": [entry.name for entry in entries], "seeds": seeds.tolist()}
+    folder.save_json(path / "config.json", _config(text.facts(), recipe, said))
+    console.print(text.described(), highlight=False)
+    found = lessons.compare(text, entries, seeds, recipe, progress=console.is_terminal)
+    curves = pd.concat([each.curves() for each in found])
+    last = pd.DataFrame([each.row() for each in found])
+    for name, rows in (("compare", last), ("curves", curves)):
+        folder.save(path / f"{name}.csv", functools.partial(rows.to_csv, index=False))
+    counts = language.bits_of_counts(text, "validation")
+    pictures.save(lessons.draw(found, counts), path / "compare.png")
+    console.print(_costs(found, counts))
+    console.print(f"Saved in {path}", highlight=False)
+
+
+def _costs(found: Sequence[lessons.Learnt], counts: float) -> Grid:
+    names = ("seed", "bits per byte", "ms a step", "temporaries, MB", "apart from the first")
+    title = f"order-1 counts: {counts:.5g} bits per byte"
+    grid = Grid("validation", *names, box=None, title=title)
+    grid.columns[0].no_wrap = True
+    for each in found:
+        bits, cost = each.history.last("validation_bits_per_byte"), each.cost
+        step = "-" if cost.seconds_per_step is None else f"{1000 * cost.seconds_per_step:.3g}"
+        memory = "-" if cost.temporaries is None else f"{cost.temporaries / 1e6:,.1f}"
+        grid.add_row(each.loss, str(each.seed), f"{bits:.5g}", step, memory, f"{each.apart:.1e}")
+    return grid
 
 
 def _folder(out: Path | None, name: str, config: Mapping[str, object], *, resume: bool) -> Path:
