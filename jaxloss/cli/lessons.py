@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from jaxloss.cli import fit, language, pictures
 from jaxloss.cli.catalogue import Entry
 from jaxloss.cli.meter import Cost, Meter
+from jaxloss.cli.mistakes import ENDED
 from jaxloss.cli.recipes import Recipe
 from jaxloss.cli.text import Text
 from jaxloss.train.history import History
@@ -52,6 +53,8 @@ def compare(
         for seed in seeds.tolist():
             meter, own = Meter(), dataclasses.replace(recipe, seed=seed)
             history = fit.train(lesson, own, progress=progress, meter=meter).history
+            if history.stopped in ENDED:
+                raise SystemExit(ENDED[history.stopped])
             curve = history["loss"]
             first = firsts.setdefault(seed, curve)
             shared = min(len(curve), len(first))  # one may have stopped before
