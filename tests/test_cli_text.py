@@ -2,11 +2,13 @@
 
 import argparse
 import collections
+import dataclasses
 import itertools
 import math
 import signal
 import sys
 from pathlib import Path
+from typing import Any, Literal
 
 import commands
 import jax
@@ -16,7 +18,8 @@ import tokenizers
 from commands import read_csv, read_json
 from matplotlib.image import imread
 
-from jaxloss.cli import catalogue, fit, language, main, pairs, text
+from jaxloss.cli import catalogue, fit, language, main, options, pairs, text
+from jaxloss.cli.mistakes import Mistake
 from jaxloss.cli.recipes import for_windows
 from jaxloss.cli.text import Reading
 
@@ -213,6 +216,20 @@ def test_the_loss_of_logits_has_the_same_curves(folder, jaxloss, mistake, tmp_pa
     assert imread(tmp_path / "run" / "compare.png").shape[0] > 400
     assert "a text has none" in mistake(*usual, "--losses", losses[0], "--outliers", 0.1)
     assert "squared_error learns numbers" in mistake(*usual, "--losses", "squared_error")
+
+
+def schedule_of(
+    *, schedule: Literal["tokens", "classes"] | None = None, budget: int = 1
+) -> Any: ...
+
+
+def test_an_option_that_is_a_word_is_given_as_it_is():
+    entry = dataclasses.replace(catalogue.find("squared_error"), loss=schedule_of)
+    chosen = options.loss_options(entry, ["schedule=tokens", "budget=4"])
+    assert chosen == {"schedule": "tokens", "budget": 4}
+    for wrong in ("schedule=token", "budget=tokens"):
+        with pytest.raises(Mistake, match="is a number"):
+            options.loss_options(entry, [wrong])
 
 
 # --- wrong on purpose

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -37,18 +37,25 @@ def loss_options(entry: Entry, given: Sequence[str]) -> dict[str, Option]:
     """
     parameters = inspect.signature(entry.loss).parameters.values()
     own = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in CONTRACT]
-    found = {}
+    found, hints = {}, get_type_hints(entry.loss)
     for text in given:
         name, equals, value = text.partition("=")
         if not equals:
             raise Mistake(f"--loss-option is name=value, such as delta=0.5, got {text!r}.")
         if name not in [p.name for p in own]:
             raise unknown(f"{entry.name} has no option", name, [p.name for p in own])
-        found[name] = _value(name, value)
+        found[name] = value if value in _words(hints[name]) else _value(name, value)
     for p in own:
         if entry.learns and p.default is p.empty and p.name not in found:
             raise Mistake(f"{entry.name} needs its {p.name}: say --loss-option {p.name}=...")
     return found
+
+
+def _words(hint: object) -> list[str]:
+    """Those that an option may be, by its annotation, such as the name of a schedule."""
+    if get_origin(hint) is Literal:
+        return [word for word in get_args(hint) if isinstance(word, str)]
+    return [word for part in get_args(hint) for word in _words(part)]
 
 
 def _value(name: str, text: str) -> Option:
