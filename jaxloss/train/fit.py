@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import jax
@@ -18,7 +19,7 @@ from jaxloss.train.checkpoint import Checkpoint, Keeper, Saved, keeper
 from jaxloss.train.history import History
 from jaxloss.train.nonfinite import NonFiniteError, is_fault
 from jaxloss.train.objective import PyTree
-from jaxloss.train.progress import progress_bar, signals
+from jaxloss.train.progress import endings, progress_bar
 from jaxloss.train.sharding import require_own_parts
 from jaxloss.train.step import Metrics, TrainState, TrainStep
 from jaxloss.train.stopping import EarlyStop
@@ -51,7 +52,9 @@ def fit(
     Metrics are read from the device one window of steps late and merged in float64. Ctrl-C ends
     the training after the running step; a second one ends it at once. With `checkpoint`, both
     Ctrl-C and SIGTERM save before they end it, and a training that was ended or killed goes on
-    as if it never had been, down to the last bit, when the same call is made again.
+    as if it never had been, down to the last bit, when the same call is made again. Of processes
+    that `jax.distributed.initialize` connects, a SIGTERM or Ctrl-C of one ends all of them after
+    the same step, about a second later.
 
     Args:
         step: From `make_train_step`.
@@ -108,18 +111,18 @@ def fit(
     watch = EarlyStop(patience=None) if stop is None else stop
     with (
         progress_bar(calls and calls * step.steps_per_call, shown=progress) as show,
-        signals(signal.SIGINT, *([] if checkpoint is None else [signal.SIGTERM])) as came,
+        endings(signal.SIGINT, *([] if checkpoint is None else [signal.SIGTERM])) as ending,
         keeper(checkpoint, watch) as saves,
     ):
         start = saves and saves.restore(state, resume)
         training = _Training(
-            step, start or Saved.first(state), batches, saves, sharding, came, show
+            step, start or Saved.first(state), batches, saves, sharding, ending, show
         )
         rows = training.reader.rows(calls, epochs, -(-every // step.steps_per_call))
         try:
             training.run(rows, evaluate, watch, callbacks, keep=stop is not None)
-        except KeyboardInterrupt:
-            terminated = signal.SIGTERM in came
+        except KeyboardInterrupt as ended:
+            terminated = ended.args == (signal.SIGTERM,)
             training.history.stopped = "terminated" if terminated else "interrupted"
         training.read_all()
     if training.history.stopped == "exhausted" and not training.place.calls:
@@ -135,13 +138,13 @@ class _Training:
         batches: Batches,
         keeper: Keeper | None,
         sharding: PyTree,
-        came: Sequence[int],
+        ending: Callable[[int], signal.Signals | None],
         show: Callable[[int, float], None],
     ) -> None:
         self.step, self.state, self.history = step, start.state, start.history
         self.reader = Reader(batches, start.place)
         self.place = self.reader.here(with_iterator=False)
-        self.keeper, self.sharding, self.came, self.show = keeper, sharding, came, show
+        self.keeper, self.sharding, self.ending, self.show = keeper, sharding, ending, show
         self.before = int(start.state.step) - start.place.calls * step.steps_per_call
         self.launched: Window = []
         self.waiting: Window = []
@@ -197,9 +200,9 @@ class _Training:
             self.launched.append((self.place.row, self.made, metrics))
             if len(self.launched) == WINDOW or time.monotonic() > self.last_read + 1:
                 self.read()
-            if self.came:
+            if ended := self.ending(self.place.calls):
                 self.save()
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt(ended)
         return self.place.row_calls > 0
 
     def placed(self, batch: PyTree) -> PyTree:
@@ -288,4 +291,4 @@ def _calls(step: TrainStep, batches: Batches, steps: int | None, epochs: int | N
             f"batches is an iterator, which ends after one epoch, and epochs={epochs}: give a "
             "list, a loader, or a function from the number of an epoch to its batches."
         )
-    return epochs * len(batches) if isinstance(batches, Sized) else None
+    return epochs * operator.length_hint(batches) or None
