@@ -5,6 +5,7 @@ Of tf.data, which is large and has no wheel for every Python, there is what `fit
 
 import importlib.util
 import os
+from typing import Any
 
 import grain
 import numpy as np
@@ -13,19 +14,20 @@ import training
 from test_checkpoint import Killed, run
 from training import bits
 
-ROWS = [np.concatenate([x, y], axis=1) for x, y in training.batches(0)]
-ROWS = np.concatenate(ROWS)[:100]  # of seven batches the last one is ragged
+# of seven batches the last one is ragged
+ROWS: Any = np.concatenate([np.concatenate(batch, axis=1) for batch in training.batches(0)])[:100]
 
 
 def of_grain():
     def cut(row):
         return row[:3], row[3:]
 
+    rows: Any = list(ROWS)
     batches = grain.transforms.Batch(16)
     sampler = grain.samplers.IndexSampler(len(ROWS), shuffle=True, num_epochs=1, seed=4)
     cutting = type("Cut", (grain.transforms.Map,), {"map": lambda self, row: cut(row)})()
     return grain.DataLoader(
-        data_source=list(ROWS), sampler=sampler, operations=[cutting, batches], worker_count=0
+        data_source=rows, sampler=sampler, operations=[cutting, batches], worker_count=0
     )
 
 

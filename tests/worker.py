@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -38,15 +37,13 @@ def make():
 def batches(first=0, process=0, processes=1, sent=None, at=None):
     """The rows of a process, from a step on, filled up so that all have as many.
 
-    At a step it may send itself a signal, and then waits for JAX to tell it to the others.
+    At a step it may send itself a signal.
     """
     cuts = CUTS[processes]
     size = 2 * -(-max(np.diff(cuts)) // 2)
     for step in range(first, STEPS):
         if step == at and sent:
             signal.raise_signal(sent)
-        if at is not None and step > at:
-            time.sleep(0.5)
         x = np.random.default_rng(step).normal(size=(ROWS, 5)).astype(np.float32)
         own = x[cuts[process] : cuts[process + 1]]
         yield jaxloss.pad_batch((own, np.sin(own.sum(1)) + 2), size)
@@ -60,8 +57,7 @@ def train(folder, step, state, rows, **options):
 
 
 def main(port, process, processes, folder, sent, sender, at):
-    process, processes, sent = int(process), int(processes), int(sent)
-    at = int(at) if sent else None
+    process, processes, sent, at = int(process), int(processes), int(sent), int(at)
     jax.distributed.initialize(
         f"localhost:{port}",
         processes,

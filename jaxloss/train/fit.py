@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 import signal
 import time
@@ -19,8 +20,8 @@ from jaxloss.train.checkpoint import Checkpoint, Keeper, Saved, keeper
 from jaxloss.train.history import History
 from jaxloss.train.nonfinite import NonFiniteError, is_fault
 from jaxloss.train.objective import PyTree
-from jaxloss.train.progress import endings, progress_bar
-from jaxloss.train.sharding import require_own_parts
+from jaxloss.train.progress import progress_bar, signals
+from jaxloss.train.sharding import agreement, require_own_parts
 from jaxloss.train.step import Metrics, TrainState, TrainStep
 from jaxloss.train.stopping import EarlyStop
 
@@ -52,9 +53,8 @@ def fit(
     Metrics are read from the device one window of steps late and merged in float64. Ctrl-C ends
     the training after the running step; a second one ends it at once. With `checkpoint`, both
     Ctrl-C and SIGTERM save before they end it, and a training that was ended or killed goes on
-    as if it never had been, down to the last bit, when the same call is made again. Of processes
-    that `jax.distributed.initialize` connects, a SIGTERM or Ctrl-C of one ends all of them after
-    the same step, about a second later.
+    as if it never had been, down to the last bit, when the same call is made again. Of several
+    processes, what comes to one ends all of them after the same step.
 
     Args:
         step: From `make_train_step`.
@@ -111,12 +111,12 @@ def fit(
     watch = EarlyStop(patience=None) if stop is None else stop
     with (
         progress_bar(calls and calls * step.steps_per_call, shown=progress) as show,
-        endings(signal.SIGINT, *([] if checkpoint is None else [signal.SIGTERM])) as ending,
+        signals(signal.SIGINT, *([] if checkpoint is None else [signal.SIGTERM])) as came,
         keeper(checkpoint, watch) as saves,
     ):
         start = saves and saves.restore(state, resume)
         training = _Training(
-            step, start or Saved.first(state), batches, saves, sharding, ending, show
+            step, start or Saved.first(state), batches, saves, sharding, came, show
         )
         rows = training.reader.rows(calls, epochs, -(-every // step.steps_per_call))
         try:
@@ -138,13 +138,14 @@ class _Training:
         batches: Batches,
         keeper: Keeper | None,
         sharding: PyTree,
-        ending: Callable[[int], signal.Signals | None],
+        came: Sequence[int],
         show: Callable[[int, float], None],
     ) -> None:
         self.step, self.state, self.history = step, start.state, start.history
         self.reader = Reader(batches, start.place)
         self.place = self.reader.here(with_iterator=False)
-        self.keeper, self.sharding, self.ending, self.show = keeper, sharding, ending, show
+        self.keeper, self.sharding, self.came, self.show = keeper, sharding, came, show
+        self.agreement = agreement(start.state.step)
         self.before = int(start.state.step) - start.place.calls * step.steps_per_call
         self.launched: Window = []
         self.waiting: Window = []
@@ -200,10 +201,19 @@ class _Training:
             self.launched.append((self.place.row, self.made, metrics))
             if len(self.launched) == WINDOW or time.monotonic() > self.last_read + 1:
                 self.read()
-            if ended := self.ending(self.place.calls):
+            if ended := self.ending():
                 self.save()
                 raise KeyboardInterrupt(ended)
         return self.place.row_calls > 0
+
+    def ending(self) -> int:
+        """The signal to end with, if one has come; of several processes, to any of them."""
+        came = self.came[-1] if self.came else 0
+        if self.agreement is None:
+            return came
+        count, came = self.agreement.after(self.state.step, came)
+        self.state = dataclasses.replace(self.state, step=count)
+        return came
 
     def placed(self, batch: PyTree) -> PyTree:
         batch = on_device(batch, self.sharding)

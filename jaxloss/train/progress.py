@@ -7,9 +7,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-import jax
-from jax.experimental.multihost_utils import reached_preemption_sync_point
-
 
 @contextlib.contextmanager
 def progress_bar(total: int | None, *, shown: bool) -> Iterator[Callable[[int, float], None]]:
@@ -41,35 +38,24 @@ def progress_bar(total: int | None, *, shown: bool) -> Iterator[Callable[[int, f
 
 
 @contextlib.contextmanager
-def endings(*watched: signal.Signals) -> Iterator[Callable[[int], signal.Signals | None]]:
-    """A function that is told of every call of the step, and says by what signal it was the last.
+def signals(*watched: signal.Signals) -> Iterator[list[int]]:
+    """Those that have come, so that none falls between a step and its result.
 
-    The second signal of a kind does what it did before. Processes that JAX connects end after the
-    same call: it tells them all of the SIGTERM of one, and a Ctrl-C is passed on as that.
+    The second one of a kind does what it did before.
     """
-    together = jax.distributed.is_initialized()
-    came: list[signal.Signals] = []
+    came: list[int] = []
     here = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in watched if here}
-    if together:
-        before.pop(signal.SIGTERM, None)  # JAX has seen to it when it connected them
     ours = {number: old for number, old in before.items() if old not in (None, signal.SIG_IGN)}
 
     def note(number: int, _: object) -> None:
-        came.append(signal.Signals(number))
+        came.append(number)
         signal.signal(number, ours[signal.Signals(number)])
-        if together:
-            signal.raise_signal(signal.SIGTERM)
-
-    def ending(call: int) -> signal.Signals | None:
-        if together:
-            return signal.SIGTERM if reached_preemption_sync_point(call) else None
-        return came[-1] if came else None
 
     for number in ours:
         signal.signal(number, note)
     try:
-        yield ending
+        yield came
     finally:
         for number, old in ours.items():
             signal.signal(number, old)
