@@ -84,6 +84,21 @@ def test_what_is_frozen_or_no_number_keeps_its_dtype():
     assert state.params["w"] == 0.5
 
 
+def test_evaluation_computes_in_what_training_does():
+    def loss_fn(params, x):
+        assert params["table"].dtype == jnp.float32  # frozen
+        return Mean.of(params["w"] * x.astype(params["w"].dtype))
+
+    params = {"w": jnp.array(1 + 2.0**-10), "table": jnp.ones(3)}
+    options = {"precision": Precision(), "trainable": {"w": True, "table": False}}
+    step = jaxloss.make_train_step(loss_fn, optax.sgd(0.0), **options, donate=False)
+    state = step.init(params)
+    _, metrics = step(state, jnp.ones(4))
+    exact = jaxloss.make_eval_step(loss_fn)(state, jnp.ones(4))["loss"].value()
+    found = jaxloss.make_eval_step(loss_fn, **options)(state, jnp.ones(4))["loss"].value()
+    assert found == metrics["loss"].value() == 1.0 and exact == 1 + 2.0**-10
+
+
 # ------------------------------------------------------------------------------- the loss scale
 
 

@@ -21,6 +21,7 @@ from jaxloss.cli.mistakes import Mistake
 jaxloss, mistake = commands.jaxloss, commands.mistake
 # of each process one device, not the eight of the tests
 ALONE = {"XLA_FLAGS": "", "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
+ALONE["PYTHONPATH"] = str(Path(worker.jaxloss.__file__).parents[1])  # not another that is installed
 
 
 def free_port():
@@ -49,10 +50,11 @@ def start(commands, folder):
             each.kill()
 
 
-def workers(count, folder, dies_at=-1):
+def workers(count, folder, sent=0, sender=0, at=0):
+    """One of them sends itself a signal at a step."""
     port, script = free_port(), Path(worker.__file__)
     return start(
-        [[script, port, i, count, folder / "saved.npz", dies_at] for i in range(count)], folder
+        [[script, port, i, count, folder, int(sent), sender, at] for i in range(count)], folder
     )
 
 
@@ -61,42 +63,64 @@ def ours(out):
     return "".join(line for line in out.splitlines(True) if not line.startswith("[Gloo]"))
 
 
+def said_by(ended):
+    """What processes say that ended well and with the same state."""
+    assert [each.returncode for each, _, _ in ended] == [0] * len(ended), ended
+    said = [json.loads(ours(out)) for _, out, _ in ended]
+    assert [one["pid"] for one in said] == [each.pid for each, _, _ in ended]
+    assert {one["count"] for one in said} == {len(ended)}
+    assert len({one["digest"] for one in said}) == 1
+    return said
+
+
 @pytest.fixture(scope="module")
 def alone():
     step, params = worker.make()
-    return worker.train(step, step.init(params), worker.batches())
+    return worker.train(None, step, step.init(params), lambda _: worker.batches())
 
 
-def test_four_processes_give_the_losses_of_one(alone, tmp_path):
-    ended = workers(4, tmp_path)
-    assert [each.returncode for each, _, _ in ended] == [0] * 4, ended
-    said = [json.loads(ours(out)) for _, out, _ in ended]
-    assert [one["pid"] for one in said] == [each.pid for each, _, _ in ended]
-    assert {one["count"] for one in said} == {4}
-    assert len({one["digest"] for one in said}) == 1
-    state, history = alone
-    for one in said:
-        np.testing.assert_allclose(one["loss"], history["loss"], rtol=1e-6)
-    saved = np.load(tmp_path / "saved.npz").values()
-    for leaf, expected in zip(saved, jax.tree.leaves(state), strict=True):
+def assert_ends_as(alone, folder):
+    """The checkpoint in the folder, in a process that is alone."""
+    step, params = worker.make()
+    state, history = worker.train(folder, step, step.init(params), lambda _: worker.batches())
+    np.testing.assert_allclose(history["loss"], alone[1]["loss"], rtol=1e-6)
+    for leaf, expected in zip(jax.tree.leaves(state), jax.tree.leaves(alone[0]), strict=True):
         np.testing.assert_allclose(leaf, expected, atol=1e-6)
 
 
-def test_when_one_dies_the_others_end_and_the_run_is_resumed_in_one_process(alone, tmp_path):
+def checkpoints(folder):
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+def test_four_processes_give_the_losses_of_one(alone, tmp_path):
+    for one in said_by(workers(4, tmp_path)):
+        np.testing.assert_allclose(one["loss"], alone[1]["loss"], rtol=1e-6)
+    assert checkpoints(tmp_path)[-1] == worker.STEPS
+    assert_ends_as(alone, tmp_path)
+
+
+@pytest.mark.parametrize("dead", [0, 1], ids=["coordinator", "other"])
+def test_when_one_dies_the_others_end_and_the_run_is_resumed(dead, alone, tmp_path):
     """What they say is JAX's: the documentation of `jaxloss.cli.processes.join` quotes it."""
-    (survivor, _, err), (dead, _, _) = workers(2, tmp_path, dies_at=12)
-    assert dead.returncode == -signal.SIGKILL and survivor.returncode not in (0, None)
-    assert "heartbeat timeout" in err and "another task died" in err
-    step, params = worker.make()
-    leaves, structure = jax.tree.flatten(step.init(params))
-    saved = np.load(tmp_path / "saved.npz")
-    state = structure.unflatten(saved.values())
-    assert len(leaves) == len(saved) and 8 < state.step <= 12
-    state, history = worker.train(step, state, worker.batches(int(state.step)))
-    expected, losses = alone
-    np.testing.assert_allclose(history["loss"], losses["loss"][-len(history.steps) :], rtol=1e-6)
-    for leaf, other in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(leaf, other, atol=1e-6)
+    ended = workers(2, tmp_path, sent=signal.SIGKILL, sender=dead, at=14)
+    (killed, _, _), (survivor, _, err) = ended[dead], ended[1 - dead]
+    assert killed.returncode == -signal.SIGKILL and survivor.returncode not in (0, None)
+    assert ("heartbeat timeout" in err and "another task died" in err) or dead == 0, err
+    assert checkpoints(tmp_path)[-1] in (8, 12)
+    if dead == 0:
+        for one in said_by(workers(2, tmp_path)):
+            np.testing.assert_allclose(one["loss"], alone[1]["loss"], rtol=1e-6)
+    assert_ends_as(alone, tmp_path)
+
+
+def test_a_signal_to_one_ends_all_with_one_checkpoint(alone, tmp_path):
+    """SIGTERM, and when the run is resumed Ctrl-C in the other process."""
+    for sent, sender, at in ((signal.SIGTERM, 1, 4), (signal.SIGINT, 0, 10)):
+        said = said_by(workers(2, tmp_path, sent, sender, at))
+        stopped = "terminated" if sent == signal.SIGTERM else "interrupted"
+        assert [(one["stopped"], one["step"]) for one in said] == [(stopped, at + 3)] * 2
+        assert checkpoints(tmp_path)[-1] == at + 3
+    assert_ends_as(alone, tmp_path)
 
 
 # the last batch of an epoch has 10 of 40 rows, and the second process none of them

@@ -34,53 +34,51 @@ def make():
     return step, jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
 
 
-def batches(first=0, process=0, processes=1, dies_at=None):
-    """The rows of a process, from a step on, filled up so that all have as many."""
+def batches(first=0, process=0, processes=1, sent=None, at=None):
+    """The rows of a process, from a step on, filled up so that all have as many.
+
+    At a step it may send itself a signal.
+    """
     cuts = CUTS[processes]
     size = 2 * -(-max(np.diff(cuts)) // 2)
     for step in range(first, STEPS):
-        if step == dies_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if step == at and sent:
+            signal.raise_signal(sent)
         x = np.random.default_rng(step).normal(size=(ROWS, 5)).astype(np.float32)
         own = x[cuts[process] : cuts[process + 1]]
         yield jaxloss.pad_batch((own, np.sin(own.sum(1)) + 2), size)
 
 
-def train(step, state, rows, **options):
-    left = STEPS - int(state.step)
-    return jaxloss.fit(step, state, rows, steps=left, every=1, progress=False, **options)
+def train(folder, step, state, rows, **options):
+    """To the last step, from the last checkpoint in the folder."""
+    checkpoint = folder and jaxloss.Checkpoints(folder, every=4)
+    options |= {"checkpoint": checkpoint, "every": 1, "progress": False}
+    return jaxloss.fit(step, state, rows, steps=STEPS, **options)
 
 
-def save(path, state):
-    with open(f"{path}.new", "wb") as file:
-        np.savez(file, *jax.tree.leaves(state))
-    os.replace(f"{path}.new", path)
-
-
-def main(port, process, processes, path, dies_at):
-    process, processes, dies_at = int(process), int(processes), int(dies_at)
+def main(port, process, processes, folder, sent, sender, at):
+    process, processes, sent, at = int(process), int(processes), int(sent), int(at)
     jax.distributed.initialize(
         f"localhost:{port}",
         processes,
         process,
         cluster_detection_method="deactivate",
-        heartbeat_timeout_seconds=100 if dies_at < 0 else 10,
+        heartbeat_timeout_seconds=10 if sent == signal.SIGKILL else 100,
     )
     mesh = jax.make_mesh((processes,), ("rows",), axis_types=(AxisType.Auto,))
     step, params = make()
     everywhere = NamedSharding(mesh, PartitionSpec())
-    state = step.init(params, sharding=everywhere)
-    dies_at = dies_at if process == processes - 1 else None
     state, history = train(
+        folder,
         step,
-        state,
-        batches(0, process, processes, dies_at),
+        step.init(params, sharding=everywhere),
+        lambda _: batches(0, process, processes, sent if process == int(sender) else None, at),
         sharding=NamedSharding(mesh, PartitionSpec("rows")),
-        callbacks=[lambda state, _: process or save(path, state)],
     )
     leaves = map(np.asarray, jax.tree.leaves((state.params, state.opt_state, state.ema)))
     digest = hashlib.sha256(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest()
     said = {"count": jax.process_count(), "pid": os.getpid(), "digest": digest}
+    said |= {"step": int(state.step), "stopped": history.stopped}
     print(json.dumps({**said, "loss": history["loss"].tolist()}))
 
 

@@ -125,7 +125,7 @@ def on_device(batch: PyTree, sharding: PyTree) -> PyTree:
 def _host_copy(leaf: ArrayLike) -> ArrayLike:
     """Of an array of NumPy, torch or TensorFlow."""
     is_foreign = hasattr(leaf, "__array__") and not isinstance(leaf, jax.Array)
-    return np.array(leaf) if is_foreign else leaf
+    return np.asarray(leaf).copy() if is_foreign else leaf
 
 
 def _spread(leaf: ArrayLike, sharding: Sharding) -> Array:

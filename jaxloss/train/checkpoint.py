@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.experimental.multihost_utils import sync_global_devices
 
 from jaxloss.train.batches import Place
 from jaxloss.train.history import History
@@ -165,17 +166,22 @@ class Keeper:
         """Says what is wrong with newer checkpoints, and renames them: their steps come again."""
         if not bad:
             return
+        if jax.process_index() == 0:
+            self._rename(bad, used)
+        sync_global_devices("damaged checkpoints are renamed")
+        self.manager.reload()
+
+    def _rename(self, bad: Mapping[int, str], used: int) -> None:
         moved = "" if self.options is None else " They were renamed to damaged-<step>."
         warnings.warn(
             f"checkpoints in {self.manager.directory} cannot be continued: {_listed(bad)}. The "
             f"one of step {used} is used.{moved}",
-            stacklevel=2,
+            stacklevel=3,
         )
         if self.options is not None:
             for step in bad:
                 folder = self.manager.directory / str(step)
                 folder.rename(self.manager.directory / f"damaged-{step}")
-            self.manager.reload()
 
 
 @contextlib.contextmanager

@@ -12,12 +12,16 @@ from jax.typing import ArrayLike
 
 from jaxloss.core.statistics import Statistic
 from jaxloss.train.objective import LossFn, PyTree, mergeable, named, objective
+from jaxloss.train.partition import Trainable, apart, together
+from jaxloss.train.precision import Precision, cast
 from jaxloss.train.step import TrainState
 
 
 def make_eval_step(
     loss_fn: LossFn,
     *,
+    precision: Precision | None = None,
+    trainable: Trainable = True,
     eval_params: Callable[[TrainState], PyTree] = lambda state: state.eval_params,
 ) -> Callable[..., dict[str, Statistic]]:
     """A compiled evaluation step, whose batches merge to the loss of them all.
@@ -25,6 +29,8 @@ def make_eval_step(
     Args:
         loss_fn: As for `make_train_step`, but it must return statistics; its `rng` is None, so
             that what is random in training can be off.
+        precision, trainable: As for `make_train_step`: the trained parameters are evaluated in
+            the dtype in which they are trained.
         eval_params: Which parameters of a state are evaluated: the averaged ones, if there are
             any. Of `optax.contrib.schedule_free` they are
             `lambda state: schedule_free_eval_params(state.opt_state, state.params)`.
@@ -54,9 +60,11 @@ def make_eval_step(
     def evaluate(
         state: TrainState, batch: PyTree, acc: dict[str, Statistic] | None = None
     ) -> dict[str, Statistic]:
-        loss, aux = complete(
-            eval_params(state), batch, rng=None, model_state=state.model_state, step=state.step
-        )
+        trained, frozen = apart(eval_params(state), trainable)
+        if precision is not None:
+            trained = cast(trained, precision.compute)
+        params, model_state = together(trained, frozen), state.model_state
+        loss, aux = complete(params, batch, rng=None, model_state=model_state, step=state.step)
         statistics = named(mergeable(loss), aux)
         if acc is None:
             return statistics

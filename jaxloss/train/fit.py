@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import operator
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import jax
@@ -19,7 +21,7 @@ from jaxloss.train.history import History
 from jaxloss.train.nonfinite import NonFiniteError, is_fault
 from jaxloss.train.objective import PyTree
 from jaxloss.train.progress import progress_bar, signals
-from jaxloss.train.sharding import require_own_parts
+from jaxloss.train.sharding import agreement, require_own_parts
 from jaxloss.train.step import Metrics, TrainState, TrainStep
 from jaxloss.train.stopping import EarlyStop
 
@@ -51,7 +53,8 @@ def fit(
     Metrics are read from the device one window of steps late and merged in float64. Ctrl-C ends
     the training after the running step; a second one ends it at once. With `checkpoint`, both
     Ctrl-C and SIGTERM save before they end it, and a training that was ended or killed goes on
-    as if it never had been, down to the last bit, when the same call is made again.
+    as if it never had been, down to the last bit, when the same call is made again. Of several
+    processes, what comes to one ends all of them after the same step.
 
     Args:
         step: From `make_train_step`.
@@ -118,8 +121,8 @@ def fit(
         rows = training.reader.rows(calls, epochs, -(-every // step.steps_per_call))
         try:
             training.run(rows, evaluate, watch, callbacks, keep=stop is not None)
-        except KeyboardInterrupt:
-            terminated = signal.SIGTERM in came
+        except KeyboardInterrupt as ended:
+            terminated = ended.args == (signal.SIGTERM,)
             training.history.stopped = "terminated" if terminated else "interrupted"
         training.read_all()
     if training.history.stopped == "exhausted" and not training.place.calls:
@@ -142,6 +145,7 @@ class _Training:
         self.reader = Reader(batches, start.place)
         self.place = self.reader.here(with_iterator=False)
         self.keeper, self.sharding, self.came, self.show = keeper, sharding, came, show
+        self.agreement = agreement(start.state.step)
         self.before = int(start.state.step) - start.place.calls * step.steps_per_call
         self.launched: Window = []
         self.waiting: Window = []
@@ -197,10 +201,19 @@ class _Training:
             self.launched.append((self.place.row, self.made, metrics))
             if len(self.launched) == WINDOW or time.monotonic() > self.last_read + 1:
                 self.read()
-            if self.came:
+            if ended := self.ending():
                 self.save()
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt(ended)
         return self.place.row_calls > 0
+
+    def ending(self) -> int:
+        """The signal to end with, if one has come; of several processes, to any of them."""
+        came = self.came[-1] if self.came else 0
+        if self.agreement is None:
+            return came
+        count, came = self.agreement.after(self.state.step, came)
+        self.state = dataclasses.replace(self.state, step=count)
+        return came
 
     def placed(self, batch: PyTree) -> PyTree:
         batch = on_device(batch, self.sharding)
@@ -288,4 +301,4 @@ def _calls(step: TrainStep, batches: Batches, steps: int | None, epochs: int | N
             f"batches is an iterator, which ends after one epoch, and epochs={epochs}: give a "
             "list, a loader, or a function from the number of an epoch to its batches."
         )
-    return epochs * len(batches) if isinstance(batches, Sized) else None
+    return epochs * operator.length_hint(batches) or None
