@@ -14,7 +14,7 @@ from jax import Array
 
 from jaxloss.core import numerics, over_classes
 from jaxloss.core.statistics import total
-from jaxloss.fused.blocks import Pairs, by_rows, operands, product, varying
+from jaxloss.fused.row_blocks import Pairs, by_rows, operands, product, varying
 from jaxloss.fused.pairs import log_sums_of_others
 from jaxloss.fused.sigmoids import sums_of_softplus, total_of_softplus
 
@@ -90,11 +90,18 @@ def clip(
 def clip_sides(
     half: bool, images: Array, texts: Array, scale: Array, where: Array
 ) -> tuple[Array, Array, Array]:
-    """The own logit of each row, what to multiply the images by, and the lift of their columns."""
-    shift = jnp.zeros_like(texts[0]) if half else mean(texts, where)
+    """The own logit of each row, what the images are multiplied by, and the lift of each row."""
+    shift = jnp.zeros_like(texts[0]) if half else _shift(texts, where)
     columns = texts - shift[None]
     lift = scale * jnp.sum((images - mean(images, where)[None]) * shift[None], axis=1)
     return scale * jnp.sum(images * columns, axis=1), columns, lift
+
+
+def _shift(rows: Array, where: Array) -> Array:
+    """The mean, or 0 where it outweighs a row, whose digits would be lost in that of the others."""
+    common = mean(rows, where)
+    least = jnp.min(jnp.max(jnp.abs(rows), axis=1), where=where, initial=jnp.inf)
+    return jnp.where(jnp.max(jnp.abs(common)) <= 2 * least, common, 0)
 
 
 def clip_values(own: Array, lift: Array, of_rows: Array, of_columns: Array) -> Array:

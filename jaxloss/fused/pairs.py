@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxloss.fused.blocks import add, fold, operands, product, put, take, varying
+from jaxloss.fused.row_blocks import add, fold, operands, product, put, take, varying
 
 #: Nothing here is a loss.
 LEARNS: dict[str, str] = {}

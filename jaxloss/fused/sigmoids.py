@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxloss.core.numerics import sigmoid, softplus
-from jaxloss.fused.blocks import add, fold, operands, product, take, varying
+from jaxloss.fused.row_blocks import add, fold, operands, product, take, varying
 from jaxloss.fused.pairs import Side
 
 #: Nothing here is a loss.

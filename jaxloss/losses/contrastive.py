@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Integer, Num, Shaped
 from jaxloss.core import checks, inputs, numerics, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce, reduce_rows
 from jaxloss.fused import contrastive as fused
-from jaxloss.fused.blocks import Pairs, PairSchedule, half
+from jaxloss.fused.row_blocks import Pairs, PairSchedule, half
 from jaxloss.fused.contrastive import Kernel
 from jaxloss.parts.distances import distances, pairwise_cosine_similarities
 from jaxloss.parts.pairs import negative_pairs, positive_pairs
@@ -50,7 +50,7 @@ def info_nce_loss(
             anchor; or `[negatives, features]`, the same for all, such as a queue. With negatives
             the units may have several axes.
         temperature: Divides the similarities; positive, may be traced.
-        schedule, memory_budget: See `jaxloss.fused.blocks.Pairs`.
+        schedule, memory_budget: See `jaxloss.fused.row_blocks.Pairs`.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:
@@ -233,7 +233,7 @@ def supcon_loss(
         embeddings: `[units, features]`, floating; their lengths do not count.
         labels: `[units]`, any integers: rows with the same one belong together.
         temperature: Divides the cosines; positive, may be traced.
-        schedule, memory_budget: See `jaxloss.fused.blocks.Pairs`.
+        schedule, memory_budget: See `jaxloss.fused.row_blocks.Pairs`.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:
@@ -305,7 +305,7 @@ def clip_loss(
         image_embeddings: `[units, features]`, floating.
         text_embeddings: `[units, features]`, the match of each image.
         logit_scale: Multiplies the similarities; positive, may be traced.
-        schedule, memory_budget: See `jaxloss.fused.blocks.Pairs`. Blocks have no forward mode and
+        schedule, memory_budget: See `jaxloss.fused.row_blocks.Pairs`. Blocks have no forward mode and
             no second derivative.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
@@ -372,7 +372,7 @@ def siglip_loss(
         text_embeddings: `[units, features]`, the match of each image.
         logit_scale: Multiplies the similarities; positive, may be traced.
         logit_bias: Added to them; may be traced.
-        schedule, memory_budget: See `jaxloss.fused.blocks.Pairs`. Blocks have no forward mode and
+        schedule, memory_budget: See `jaxloss.fused.row_blocks.Pairs`. Blocks have no forward mode and
             no second derivative.
         where, weights, reduction: See `jaxloss.core.reductions`.
 

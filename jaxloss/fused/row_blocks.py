@@ -75,9 +75,9 @@ def fold(
 
     def step(carry: Carry, k: Array) -> tuple[Carry, None]:
         start = jnp.minimum(k * block, rows - block)
-        return body(carry, start, start + jnp.arange(block) >= k * block), None
+        return body(carry, start, start + _range(block) >= k * block), None
 
-    return jax.lax.scan(step, carry, jnp.arange(math.ceil(rows / block)))[0]
+    return jax.lax.scan(step, carry, _range(math.ceil(rows / block)))[0]
 
 
 def by_rows(f: Callable[..., Tree], rows: tuple[Array, ...], block: int) -> Tree:
@@ -85,15 +85,19 @@ def by_rows(f: Callable[..., Tree], rows: tuple[Array, ...], block: int) -> Tree
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def one(start: Array) -> Tree:
-        return f(start + jnp.arange(block), *(take(array, start, block) for array in rows))
+        return f(start + _range(block), *(take(array, start, block) for array in rows))
 
     def joined(values: Array) -> Array:
         first = values[:-1].reshape(-1, *values.shape[2:])
         return jnp.concatenate([first, values[-1, first.shape[0] - count :]])
 
     count = rows[0].shape[0]
-    starts = jnp.arange(math.ceil(count / block)) * block
+    starts = _range(math.ceil(count / block)) * block
     return jax.tree.map(joined, jax.lax.map(one, jnp.minimum(starts, count - block)))
+
+
+def _range(n: int) -> Array:
+    return jnp.arange(n, dtype=jnp.int32)
 
 
 def take(array: Array, start: Array, block: int) -> Array:
