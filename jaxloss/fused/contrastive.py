@@ -88,19 +88,29 @@ def clip(
 
 
 def clip_sides(
-    half: bool, images: Array, texts: Array, scale: Array, where: Array
+    half: bool,
+    images: Array,
+    texts: Array,
+    scale: Array,
+    where: Array,
+    axes: tuple[str, ...] = (),
 ) -> tuple[Array, Array, Array]:
-    """The own logit of each row, what the images are multiplied by, and the lift of each row."""
-    shift = jnp.zeros_like(texts[0]) if half else _shift(texts, where)
+    """The own logit of each row, what the images are multiplied by, and the lift of each row.
+
+    `axes` are those of `jax.shard_map` over which the rows are spread.
+    """
+    shift = jnp.zeros_like(texts[0]) if half else _shift(texts, where, axes)
     columns = texts - shift[None]
-    lift = scale * jnp.sum((images - mean(images, where)[None]) * shift[None], axis=1)
+    lift = scale * jnp.sum((images - mean(images, where, axes)[None]) * shift[None], axis=1)
     return scale * jnp.sum(images * columns, axis=1), columns, lift
 
 
-def _shift(rows: Array, where: Array) -> Array:
-    """The mean, or 0 where it outweighs a row, whose digits would be lost in that of the others."""
-    common = mean(rows, where)
-    least = jnp.min(jnp.max(jnp.abs(rows), axis=1), where=where, initial=jnp.inf)
+def _shift(rows: Array, where: Array, axes: tuple[str, ...]) -> Array:
+    """The mean, or 0 where it outweighs a row, whose digits would be lost in those of the others."""
+    common = mean(rows, where, axes)
+    sizes = jnp.max(jnp.abs(jax.lax.stop_gradient(rows)), axis=1)
+    least = jnp.min(sizes, where=where, initial=jnp.inf)
+    least = jax.lax.pmin(least, axes) if axes else least
     return jnp.where(jnp.max(jnp.abs(common)) <= 2 * least, common, 0)
 
 
@@ -124,7 +134,8 @@ def from_mean(rows: Array, where: Array) -> Array:
     return rows - mean(rows, where)[None]
 
 
-def mean(rows: Array, where: Array) -> Array:
+def mean(rows: Array, where: Array, axes: tuple[str, ...] = ()) -> Array:
     """What all rows have in common; a constant, as no shift by it changes a loss."""
-    count = jnp.sum(where, dtype=rows.dtype)
-    return jax.lax.stop_gradient(numerics.ratio(total(rows, where, None), count))
+    rows = jax.lax.stop_gradient(rows)
+    sums = total(rows, where, None), jnp.sum(where, dtype=rows.dtype)
+    return numerics.ratio(*(jax.lax.psum(sums, axes) if axes else sums))
