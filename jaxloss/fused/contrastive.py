@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,8 @@ from jax import Array
 
 from jaxloss.core import numerics, over_classes
 from jaxloss.core.statistics import total
+from jaxloss.fused.pairs import Ways, log_sums_of_others
 from jaxloss.fused.row_blocks import Pairs, by_rows, operands, product, varying
-from jaxloss.fused.pairs import log_sums_of_others
 from jaxloss.fused.sigmoids import sums_of_softplus, total_of_softplus
 
 #: Nothing here is in a table.
@@ -43,10 +44,10 @@ class Kernel:
 
     def total(self, *arguments: Array) -> Array | None:
         """Σ weights·values; None where it is not quicker than by the values."""
-        block = self.pairs.block(arguments[0], arguments[0])
-        if block is None or self.totals is None:
+        block, totals = self.pairs.block(arguments[0], arguments[0]), self.totals
+        if block is None or totals is None:
             return None
-        return self.totals(block, self.pairs.half, *varying(arguments, *arguments))
+        return totals(block, self.pairs.half, *varying(arguments, *arguments))
 
 
 def info_nce(
@@ -83,8 +84,8 @@ def clip(
     block: int, half: bool, images: Array, texts: Array, scale: Array, where: Array
 ) -> tuple[Array, Array]:
     own, columns, lift = clip_sides(half, images, texts, scale, where)
-    rows = log_sums_of_others(block, half, images, columns, scale, lift, where)
-    return clip_values(own, lift, *rows), where
+    logs = log_sums_of_others(block, half, images, columns, scale, lift, where)
+    return clip_values(own, lift, cast(Ways, logs)), where
 
 
 def clip_sides(
@@ -106,7 +107,7 @@ def clip_sides(
 
 
 def _shift(rows: Array, where: Array, axes: tuple[str, ...]) -> Array:
-    """The mean, or 0 where it outweighs a row, whose digits would be lost in those of the others."""
+    """The mean, or 0 where it outweighs a row, whose digits would drown in those of others."""
     common = mean(rows, where, axes)
     sizes = jnp.max(jnp.abs(jax.lax.stop_gradient(rows)), axis=1)
     least = jnp.min(sizes, where=where, initial=jnp.inf)
@@ -114,19 +115,20 @@ def _shift(rows: Array, where: Array, axes: tuple[str, ...]) -> Array:
     return jnp.where(jnp.max(jnp.abs(common)) <= 2 * least, common, 0)
 
 
-def clip_values(own: Array, lift: Array, of_rows: Array, of_columns: Array) -> Array:
-    to_texts = numerics.softplus(of_rows - own)
-    return (to_texts + numerics.softplus((of_columns - lift) - own)) / 2
+def clip_values(own: Array, lift: Array, logs: Ways) -> Array:
+    to_texts = numerics.softplus(logs[0] - own)
+    return (to_texts + numerics.softplus((logs[1] - lift) - own)) / 2
 
 
 def siglip(
     block: int, half: bool, images: Array, texts: Array, scale: Array, bias: Array, where: Array
 ) -> tuple[Array, Array]:
-    return sums_of_softplus(block, half, images, texts, scale, bias, where), where
+    values = sums_of_softplus(block, half, images, texts, scale, bias, where)
+    return cast(Array, values), where
 
 
 def siglip_total(block: int, half: bool, *arguments: Array) -> Array:
-    return total_of_softplus(block, half, *arguments)
+    return cast(Array, total_of_softplus(block, half, *arguments))
 
 
 def from_mean(rows: Array, where: Array) -> Array:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,11 @@ from jaxloss.fused.row_blocks import add, fold, operands, product, put, take, va
 
 #: Nothing here is a loss.
 LEARNS: dict[str, str] = {}
+
+
+#: One for the rows, one for the columns.
+Ways: TypeAlias = tuple[Array, Array]
+Saved: TypeAlias = tuple[Array, Array, Array, Array, Array, Array, Array]
 
 
 class Side(NamedTuple):
@@ -71,12 +76,10 @@ def sums(
 ) -> tuple[Total, Total]:
     """Σ exp over the others of each row and of each column, added to those of other pairs."""
 
-    def body(
-        so_far: tuple[Total, Total], start: Array, fresh: Array
-    ) -> tuple[Total, Total]:
+    def body(so_far: tuple[Total, Total], start: Array, fresh: Array) -> tuple[Total, Total]:
         rows, columns = so_far
-        l, pairs, lift = _block(x, z, logits, start, fresh)
-        row, column = _sums(l, pairs, lift)
+        s, pairs, lift = _block(x, z, logits, start, fresh)
+        row, column = _sums(s, pairs, lift)
         row = Total(*(take(part, start, block) for part in rows)).plus(row)
         rows = Total(*(put(part, new, start) for part, new in zip(rows, row, strict=True)))
         return rows, columns.plus(column)
@@ -89,18 +92,18 @@ def _block(
 ) -> tuple[Array, Array, Array]:
     """The logits of a block of rows, which of them are of pairs, and the lifts of the rows."""
     rows, where, lift = (take(a, start, fresh.size) for a in (*x, logits.lift))
-    l = logits.scale * product(rows, z.rows, (1, 1))
-    row, column = (jax.lax.broadcasted_iota(jnp.int32, l.shape, axis) for axis in (0, 1))
+    s = logits.scale * product(rows, z.rows, (1, 1))
+    row, column = (jax.lax.broadcasted_iota(jnp.int32, s.shape, axis) for axis in (0, 1))
     there = (where & fresh)[:, None] & z.where[None]
-    return l, there & (column - row != start + logits.offset), lift
+    return s, there & (column - row != start + logits.offset), lift
 
 
-def _sums(l: Array, pairs: Array, lift: Array) -> tuple[Total, Total]:
-    top, most = jnp.max(l[l.shape[0] // 2]), jnp.max(lift)
-    shares = jnp.where(pairs, jnp.exp(l - top), 0)
+def _sums(s: Array, pairs: Array, lift: Array) -> tuple[Total, Total]:
+    top, most = jnp.max(s[s.shape[0] // 2]), jnp.max(lift)
+    shares = jnp.where(pairs, jnp.exp(s - top), 0)
     row = jnp.sum(shares, axis=1)
     column = jnp.sum(shares * jnp.exp(lift - most)[:, None], axis=0)
-    least = float(jnp.finfo(l.dtype).tiny) ** 0.65  # what is lost below is no digit of it
+    least = float(jnp.finfo(s.dtype).tiny) ** 0.65  # what is lost below is no digit of it
 
     def held(total: Array, axis: int) -> Array:
         full = (total >= least) & (total < jnp.inf)
@@ -109,7 +112,7 @@ def _sums(l: Array, pairs: Array, lift: Array) -> tuple[Total, Total]:
     return jax.lax.cond(
         held(row, 1) & held(column, 0),
         lambda: (_from(top, row), _from(top + most, column)),
-        lambda: (_total(l, pairs, 1), _total(l + lift[:, None], pairs, 0)),
+        lambda: (_total(s, pairs, 1), _total(s + lift[:, None], pairs, 0)),
     )
 
 
@@ -118,10 +121,10 @@ def _from(top: Array, total: Array) -> Total:
     return Total(jnp.where(total == 0, jnp.finfo(total.dtype).min, top), total)
 
 
-def _total(l: Array, pairs: Array, axis: int) -> Total:
-    l = jnp.where(pairs, l, -jnp.inf)
-    top = jnp.max(l, axis=axis, keepdims=True, initial=jnp.finfo(l.dtype).min)
-    return Total(jnp.squeeze(top, axis), jnp.sum(jnp.exp(l - top), axis=axis))
+def _total(s: Array, pairs: Array, axis: int) -> Total:
+    s = jnp.where(pairs, s, -jnp.inf)
+    top = jnp.max(s, axis=axis, keepdims=True, initial=jnp.finfo(s.dtype).min)
+    return Total(jnp.squeeze(top, axis), jnp.sum(jnp.exp(s - top), axis=axis))
 
 
 def slopes(
@@ -130,25 +133,25 @@ def slopes(
     x: Side,
     z: Side,
     logits: Logits,
-    logs: tuple[Array, Array],
-    cotangents: tuple[Array, Array],
+    logs: Ways,
+    cotangents: Ways,
 ) -> Slopes:
     """The derivatives of log Σ exp of each row and column, added to those of other pairs."""
     middle, near = _middle(logs, logits.lift)
     times = [t * jnp.exp(middle - log) for t, log in zip(cotangents, logs, strict=True)]
 
     def body(so_far: Slopes, start: Array, fresh: Array) -> Slopes:
-        l, pairs, lift = _block(x, z, logits, start, fresh)
+        s, pairs, lift = _block(x, z, logits, start, fresh)
 
         def one_exponential() -> Array:
             lifted = jnp.exp(lift)[:, None] * times[1][None]
             both = take(times[0], start, block)[:, None] + lifted
-            return jnp.where(pairs, jnp.exp(l - middle), 0) * both
+            return jnp.where(pairs, jnp.exp(s - middle), 0) * both
 
         def one_each() -> Array:
             log, t = (take(a, start, block)[:, None] for a in (logs[0], cotangents[0]))
-            of_row = t * jnp.exp(l - log)
-            of_column = cotangents[1][None] * jnp.exp((l + lift[:, None]) - logs[1][None])
+            of_row = t * jnp.exp(s - log)
+            of_column = cotangents[1][None] * jnp.exp((s + lift[:, None]) - logs[1][None])
             return jnp.where(pairs, of_row + of_column, 0)
 
         g = jax.lax.cond(near, one_exponential, one_each)
@@ -160,7 +163,7 @@ def slopes(
     return fold(body, varying(so_far, *x, *z, *logits, *logs, *cotangents), x.where.size, block)
 
 
-def _middle(logs: tuple[Array, Array], lift: Array) -> tuple[Array, Array]:
+def _middle(logs: Ways, lift: Array) -> tuple[Array, Array]:
     """Of the logarithms, and whether all are so near it that no share is lost."""
     every = jnp.concatenate(logs)
     low, high = jnp.min(every), jnp.max(every)
@@ -172,37 +175,35 @@ def _middle(logs: tuple[Array, Array], lift: Array) -> tuple[Array, Array]:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def log_sums_of_others(
     block: int, half: bool, x: Array, z: Array, scale: Array, lift: Array, where: Array
-) -> tuple[Array, Array]:
+) -> Ways:
     """log Σ exp over the others of each row and of each column; -inf where there are none."""
     return _forward(block, half, x, z, scale, lift, where)[0]
 
 
 def _forward(
     block: int, half: bool, x: Array, z: Array, scale: Array, lift: Array, where: Array
-) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
-    sides = [Side(rows, where) for rows in operands(half, x, z)]
-    rows, columns = (of_no_pair(lift) for _ in sides)
-    rows, columns = sums(block, (rows, columns), *sides, Logits(scale, lift, jnp.int32(0)))
+) -> tuple[Ways, Saved]:
+    x, z = operands(half, x, z)
+    nothing, logits = of_no_pair(lift), Logits(scale, lift, jnp.int32(0))
+    rows, columns = sums(block, (nothing, nothing), Side(x, where), Side(z, where), logits)
     logs = rows.log(), columns.log()
-    return logs, (*(side.rows for side in sides), scale, lift, where, *logs)
+    return logs, (x, z, scale, lift, where, *logs)
 
 
-def _backward(
-    block: int, half: bool, saved: tuple[Array, ...], cotangents: tuple[Array, Array]
-) -> tuple[Array | None, ...]:
-    x, z, scale, lift, where, *logs = saved
-    logits, sides = Logits(scale, lift, jnp.int32(0)), (Side(x, where), Side(z, where))
+def _backward(block: int, half: bool, saved: Saved, cotangents: Ways) -> tuple[Array | None, ...]:
+    x, z, scale, lift, where, row_log, column_log = saved
+    logits, rows, columns = Logits(scale, lift, jnp.int32(0)), Side(x, where), Side(z, where)
     zero = Slopes(*(jnp.zeros(a.shape, lift.dtype) for a in (x, z, lift)))
-    got = slopes(block, zero, *sides, logits, of_some_pair(*logs), cotangents)
+    got = slopes(block, zero, rows, columns, logits, of_some_pair(row_log, column_log), cotangents)
     return *of_arguments(got, x, scale, cotangents[0]), None
 
 
 log_sums_of_others.defvjp(_forward, _backward)
 
 
-def of_some_pair(*logs: Array) -> tuple[Array, ...]:
+def of_some_pair(rows: Array, columns: Array) -> Ways:
     """Where there is no pair there is no slope, whatever finite number stands for -inf."""
-    return tuple(jnp.where(jnp.isneginf(log), 0, log) for log in logs)
+    return jnp.where(jnp.isneginf(rows), 0, rows), jnp.where(jnp.isneginf(columns), 0, columns)
 
 
 def of_arguments(

@@ -6,18 +6,22 @@ The logit of a pair is sᵢⱼ = scale·xᵢ·zⱼ + bias, and xᵢ belongs to t
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxloss.core.numerics import sigmoid, softplus
-from jaxloss.fused.row_blocks import add, fold, operands, product, take, varying
 from jaxloss.fused.pairs import Side
+from jaxloss.fused.row_blocks import add, fold, operands, product, take, varying
 
 #: Nothing here is a loss.
 LEARNS: dict[str, str] = {}
+
+
+Four: TypeAlias = tuple[Array, Array, Array, Array]
+Saved: TypeAlias = tuple[Array, Array, Array, Array, Array]
 
 
 class Logits(NamedTuple):
@@ -51,9 +55,7 @@ def slopes(
 ) -> tuple[Array, Slopes]:
     """The sums, and their derivatives where those of a row count so many times."""
 
-    def body(
-        so_far: tuple[Array, Slopes], start: Array, fresh: Array
-    ) -> tuple[Array, Slopes]:
+    def body(so_far: tuple[Array, Slopes], start: Array, fresh: Array) -> tuple[Array, Slopes]:
         values, (of_x, of_z, of_bias) = so_far
         s, pairs, own = _block(x, z, logits, start, fresh)
         values = add(values, jnp.sum(jnp.where(pairs, softplus(s), 0), axis=1), start)
@@ -70,7 +72,7 @@ def slopes(
 def _block(
     x: Side, z: Side, logits: Logits, start: Array, fresh: Array
 ) -> tuple[Array, Array, Array]:
-    """The logits of a block of rows, less where they are to be large; which are there; which own."""
+    """The logits of a block of rows, of which less is better; which are there; which are own."""
     rows, where = (take(a, start, fresh.size) for a in x)
     s = logits.scale * product(rows, z.rows, (1, 1)) + logits.bias
     row, column = (jax.lax.broadcasted_iota(jnp.int32, s.shape, axis) for axis in (0, 1))
@@ -88,33 +90,30 @@ def sums_of_softplus(
 
 def _forward(
     block: int, half: bool, x: Array, z: Array, scale: Array, bias: Array, where: Array
-) -> tuple[Array, tuple[Array, ...]]:
+) -> tuple[Array, Saved]:
     x, z = operands(half, x, z)
     logits = Logits(scale, bias, jnp.int32(0))
     values = sums(block, zeros(where, scale), Side(x, where), Side(z, where), logits)
     return values, (x, z, scale, bias, where)
 
 
-def _backward(
-    block: int, half: bool, saved: tuple[Array, ...], cotangents: Array
-) -> tuple[Array | None, ...]:
-    return *_slopes(block, *saved, cotangents)[1], None
+def _backward(block: int, half: bool, saved: Saved, cotangents: Array) -> tuple[Array | None, ...]:
+    return *_slopes(block, saved, cotangents)[1], None
 
 
 def zeros(like: Array, dtype_of: Array) -> Array:
     return jnp.zeros(like.shape, dtype_of.dtype)
 
 
-def _slopes(
-    block: int, x: Array, z: Array, scale: Array, bias: Array, where: Array, times: Array
-) -> tuple[Array, tuple[Array, Array, Array, Array]]:
+def _slopes(block: int, arguments: Saved, times: Array) -> tuple[Array, Four]:
+    x, z, scale, bias, where = arguments
     nothing = zeros(where, scale), Slopes(*(zeros(a, scale) for a in (x, z, bias)))
     logits = Logits(scale, bias, jnp.int32(0))
     values, got = slopes(block, nothing, Side(x, where), Side(z, where), logits, times)
     return values, of_arguments(got, x, scale)
 
 
-def of_arguments(got: Slopes, x: Array, scale: Array) -> tuple[Array, Array, Array, Array]:
+def of_arguments(got: Slopes, x: Array, scale: Array) -> Four:
     """The derivatives by x, z, scale and bias."""
     by_scale = jnp.sum(x.astype(got.x.dtype) * got.x)
     return scale * got.x, scale * got.z, by_scale, got.bias
@@ -135,7 +134,7 @@ def total_of_softplus(
     times: Array,
 ) -> Array:
     """Σ times·sum of the row; the derivatives come with the value, from one product."""
-    return jnp.sum(times * sums_of_softplus(block, half, x, z, scale, bias, where))
+    return jnp.sum(times * _forward(block, half, x, z, scale, bias, where)[0])
 
 
 def _with_slopes(
@@ -148,7 +147,8 @@ def _with_slopes(
     where: Array,
     times: Array,
 ) -> tuple[Array, tuple[Array, ...]]:
-    values, got = _slopes(block, *operands(half, x, z), scale, bias, where, times)
+    x, z = operands(half, x, z)
+    values, got = _slopes(block, (x, z, scale, bias, where), times)
     return jnp.sum(times * values), (*got, values)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -11,8 +10,8 @@ from jaxtyping import Bool, Float, Integer, Num, Shaped
 from jaxloss.core import checks, inputs, numerics, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce, reduce_rows
 from jaxloss.fused import contrastive as fused
-from jaxloss.fused.row_blocks import Pairs, PairSchedule, half
 from jaxloss.fused.contrastive import Kernel
+from jaxloss.fused.row_blocks import Pairs, PairSchedule, half
 from jaxloss.parts.distances import distances, pairwise_cosine_similarities
 from jaxloss.parts.pairs import negative_pairs, positive_pairs
 
@@ -50,7 +49,7 @@ def info_nce_loss(
             anchor; or `[negatives, features]`, the same for all, such as a queue. With negatives
             the units may have several axes.
         temperature: Divides the similarities; positive, may be traced.
-        schedule, memory_budget: See `jaxloss.fused.row_blocks.Pairs`.
+        schedule, memory_budget: See `jaxloss.fused.row_blocks.Pairs`; of use without negatives.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:
@@ -305,8 +304,8 @@ def clip_loss(
         image_embeddings: `[units, features]`, floating.
         text_embeddings: `[units, features]`, the match of each image.
         logit_scale: Multiplies the similarities; positive, may be traced.
-        schedule, memory_budget: See `jaxloss.fused.row_blocks.Pairs`. Blocks have no forward mode and
-            no second derivative.
+        schedule, memory_budget: See `jaxloss.fused.row_blocks.Pairs`. Blocks have no forward mode
+            and no second derivative.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:
@@ -372,8 +371,8 @@ def siglip_loss(
         text_embeddings: `[units, features]`, the match of each image.
         logit_scale: Multiplies the similarities; positive, may be traced.
         logit_bias: Added to them; may be traced.
-        schedule, memory_budget: See `jaxloss.fused.row_blocks.Pairs`. Blocks have no forward mode and
-            no second derivative.
+        schedule, memory_budget: See `jaxloss.fused.row_blocks.Pairs`. Blocks have no forward mode
+            and no second derivative.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:

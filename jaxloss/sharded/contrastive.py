@@ -7,21 +7,20 @@ from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias, cast
 
 import jax
-import jax.numpy as jnp
 from jax import Array
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
 from jaxloss.core import inputs
 from jaxloss.core.reductions import R, Reduction, reduce
-from jaxloss.core.statistics import merge, stats
+from jaxloss.core.statistics import Mean, merge, stats
 from jaxloss.fused import contrastive as fused
+from jaxloss.fused.pairs import Ways
 from jaxloss.fused.row_blocks import Pairs, half, varying
-from jaxloss.sharded.rings import Axes, log_sums_of_others, sums_of_softplus
+from jaxloss.sharded.rings import Axes, How, log_sums_of_others, sums_of_softplus
 
 Columns: TypeAlias = Literal["ring", "gathered"]
-How: TypeAlias = tuple[Axes, bool, int, bool]
 
 
 def sharded_clip_loss(
@@ -172,11 +171,12 @@ def _clip(
 ) -> Array:
     own, texts, lift = fused.clip_sides(pairs.half, images, texts, scale, where, axes)
     how = _how(axes, ring, pairs, images)
-    return fused.clip_values(own, lift, *log_sums_of_others(how, images, texts, scale, lift, where))
+    logs = log_sums_of_others(how, images, texts, scale, lift, where)
+    return fused.clip_values(own, lift, cast(Ways, logs))
 
 
 def _siglip(axes: Axes, ring: bool, pairs: Pairs, images: Array, *arguments: Array) -> Array:
-    return sums_of_softplus(_how(axes, ring, pairs, images), images, *arguments)
+    return cast(Array, sums_of_softplus(_how(axes, ring, pairs, images), images, *arguments))
 
 
 def _place(
@@ -193,7 +193,7 @@ def _place(
     return mesh, axes
 
 
-def _put(mesh: Mesh, array: Array, spec: PartitionSpec) -> Array:
+def _put(mesh: Mesh | AbstractMesh, array: Array, spec: PartitionSpec) -> Array:
     """Where it is to be, where the mesh has explicit axes."""
     explicit = AxisType.Explicit in mesh.axis_types
     return jax.sharding.reshard(array, spec) if explicit else array
@@ -215,11 +215,27 @@ def _reduced(
         values = kernel(*varying((*rows, *options, kept), *rows))
         if reduction not in ("mean", "sum"):
             return reduce(values, where=where, weights=weights, reduction=reduction)
-        mean = reduce(values, where=where, weights=weights, reduction=stats)
+        mean = cast(Mean, reduce(values, where=where, weights=weights, reduction=stats))
         mean = merge(mean, axis_name=axes)
         return cast(R, mean.value() if reduction == "mean" else mean.total)
+    return reduce(
+        _mapped(kernel, mesh or context, axes, rows, options, kept),
+        where=where,
+        weights=weights,
+        reduction=reduction,
+    )
+
+
+def _mapped(
+    kernel: Callable[..., Array],
+    mesh: Mesh | AbstractMesh,
+    axes: Axes,
+    rows: list[Array],
+    options: tuple[Array, ...],
+    kept: Array,
+) -> Array:
     spread = PartitionSpec(axes)
-    specs = (spread,) * len(rows), (PartitionSpec(),) * len(options), spread
+    specs = [spread] * len(rows), (PartitionSpec(),) * len(options), spread
     body = jax.shard_map(
         lambda rows, options, kept: kernel(*varying((*rows, *options, kept), *rows)),
         mesh=mesh,
@@ -227,5 +243,4 @@ def _reduced(
         out_specs=spread,
         axis_names=set(axes),
     )
-    given = jax.tree.map(functools.partial(_put, mesh or context), (tuple(rows), options, kept), specs)
-    return reduce(body(*given), where=where, weights=weights, reduction=reduction)
+    return body(*jax.tree.map(functools.partial(_put, mesh), (rows, options, kept), specs))

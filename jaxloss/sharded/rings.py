@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,11 @@ from jaxloss.fused import pairs, sigmoids
 from jaxloss.fused.pairs import Side, Total, of_no_pair, of_some_pair
 from jaxloss.fused.row_blocks import operands, varying
 
-Axes = tuple[str, ...]
+Axes: TypeAlias = tuple[str, ...]
+#: The axes, whether round a ring, the rows of a block, whether operands are halves.
+How: TypeAlias = tuple[Axes, bool, int, bool]
 #: What stays on a device, what comes by, and how far the columns are from its rows.
-Meet = Callable[[Any, Any, Array], tuple[Any, Any]]
+Meet: TypeAlias = Callable[[Any, Any, Array], tuple[Any, Any]]
 
 
 def pass_round(meet: Meet, axes: Axes, rows: int, stays: Any, comes: Any, like: Array) -> Any:
@@ -30,7 +32,8 @@ def pass_round(meet: Meet, axes: Axes, rows: int, stays: Any, comes: Any, like: 
     to_the_next = [(i, (i - 1) % count) for i in range(count)]
 
     def step(carry: Any, k: Array) -> tuple[Any, None]:
-        stays, comes = meet(*carry, (here - (here + k) % count) * rows)
+        stays, comes = carry
+        stays, comes = meet(stays, comes, (here - (here + k) % count) * rows)
         send = functools.partial(jax.lax.ppermute, axis_name=axes, perm=to_the_next)
         return (stays, jax.tree.map(send, comes)), None
 
@@ -62,15 +65,15 @@ def together(axes: Axes, total: Total) -> Total:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def log_sums_of_others(
-    how: tuple[Axes, bool, int, bool], x: Array, z: Array, scale: Array, lift: Array, where: Array
+    how: How, x: Array, z: Array, scale: Array, lift: Array, where: Array
 ) -> tuple[Array, Array]:
-    """`pairs.log_sums_of_others` among all devices; `how` is axes, ring, block and half."""
+    """`pairs.log_sums_of_others` among all devices."""
     return _forward(how, x, z, scale, lift, where)[0]
 
 
 def _forward(
-    how: tuple[Axes, bool, int, bool], x: Array, z: Array, scale: Array, lift: Array, where: Array
-) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
+    how: How, x: Array, z: Array, scale: Array, lift: Array, where: Array
+) -> tuple[pairs.Ways, pairs.Saved]:
     axes, ring, block, half = how
     x, z = operands(half, x, z)
 
@@ -88,12 +91,10 @@ def _forward(
     return logs, (x, z, scale, lift, where, *logs)
 
 
-def _backward(
-    how: tuple[Axes, bool, int, bool], saved: tuple[Array, ...], cotangents: tuple[Array, Array]
-) -> tuple[Array | None, ...]:
+def _backward(how: How, saved: pairs.Saved, cotangents: pairs.Ways) -> tuple[Array | None, ...]:
     axes, ring, block, _ = how
-    x, z, scale, lift, where, *logs = saved
-    row_log, column_log = of_some_pair(*logs)
+    x, z, scale, lift, where, row_log, column_log = saved
+    row_log, column_log = of_some_pair(row_log, column_log)
 
     def meet(stays: tuple[Array, Array], comes: tuple[Any, ...], offset: Array) -> Any:
         side, log, cotangent, of_z = comes
@@ -120,15 +121,15 @@ log_sums_of_others.defvjp(_forward, _backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def sums_of_softplus(
-    how: tuple[Axes, bool, int, bool], x: Array, z: Array, scale: Array, bias: Array, where: Array
+    how: How, x: Array, z: Array, scale: Array, bias: Array, where: Array
 ) -> Array:
-    """`sigmoids.sums_of_softplus` among all devices; `how` is axes, ring, block and half."""
+    """`sigmoids.sums_of_softplus` among all devices."""
     return _sums(how, x, z, scale, bias, where)[0]
 
 
 def _sums(
-    how: tuple[Axes, bool, int, bool], x: Array, z: Array, scale: Array, bias: Array, where: Array
-) -> tuple[Array, tuple[Array, ...]]:
+    how: How, x: Array, z: Array, scale: Array, bias: Array, where: Array
+) -> tuple[Array, sigmoids.Saved]:
     axes, ring, block, half = how
     x, z = operands(half, x, z)
 
@@ -141,9 +142,7 @@ def _sums(
     return values, (x, z, scale, bias, where)
 
 
-def _slopes(
-    how: tuple[Axes, bool, int, bool], saved: tuple[Array, ...], cotangents: Array
-) -> tuple[Array | None, ...]:
+def _slopes(how: How, saved: sigmoids.Saved, cotangents: Array) -> tuple[Array | None, ...]:
     axes, ring, block, _ = how
     x, z, scale, bias, where = saved
 
