@@ -1,4 +1,4 @@
-"""One of several processes whose rows meet: started by test_contrastive_processes.py, or imported."""
+"""One of several processes whose rows meet: started by test_contrastive_processes.py."""
 
 import json
 import sys

@@ -12,7 +12,8 @@ from test_processes import free_port, ours, start
 import jaxloss
 
 
-def test_four_processes_have_the_gradients_of_one(tmp_path):
+def test_four_processes_have_the_gradients_of_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(jaxloss.__file__).parents[1]))
     port, script = free_port(), Path(contrastive_worker.__file__)
     ended = start([[script, port, i, 4] for i in range(4)], tmp_path)
     assert [each.returncode for each, _, _ in ended] == [0] * 4, ended
