@@ -60,12 +60,12 @@ def test_no_array_holds_a_quarter_of_the_pairs(loss, rng):
         return jnp.sum(loss(x, z, t, where=where, weights=weights, **options))
 
     for reduction in ("mean", None):
-        arguments = x, z, jnp.float32(20), weights
+        arguments: Any = x, z, jnp.float32(20), weights
         gradient = [
             jax.jit(jax.value_and_grad(functools.partial(f, how, reduction), (0, 1, 2, 3)))
             for how in ("dense", "blocks")
         ]
-        program = gradient[1].lower(*arguments).compile()
+        program: Any = gradient[1].lower(*arguments).compile()
         shapes = re.findall(r"\[([\d,]+)\]", program.as_text())
         largest = max(math.prod(map(int, shape.split(","))) for shape in shapes)
         assert largest < 250 * 250 / 4
@@ -73,7 +73,7 @@ def test_no_array_holds_a_quarter_of_the_pairs(loss, rng):
 
 
 def test_blocks_are_for_what_is_large():
-    def plan(units, features, **options):
+    def plan(units, features, **options: Any):
         rows = jnp.zeros((units, features))
         return Pairs(**options).block(rows, rows)
 
@@ -138,7 +138,7 @@ def test_microbatches_with_blocks_are_gradcache(rng):
         how = {"schedule": schedule, "memory_budget": units * 4 * 16}
         return clip(x, z, jnp.exp(params["scale"]), reduction=jaxloss.stats, **how)
 
-    programs = [
+    programs: list[Any] = [
         jax.jit(jaxloss.value_and_grad(functools.partial(loss_fn, how), microbatches=n))
         .lower(params, (x, z))
         .compile()
@@ -167,7 +167,7 @@ def test_many_devices_are_one(loss, sharded, columns, rng):
     def f(x, z, t, weights, **how):
         return loss(x, z, t, where=where, weights=weights, **how)
 
-    arguments = x, z, jnp.float32(7), weights
+    arguments: Any = x, z, jnp.float32(7), weights
     want = jax.jit(jax.value_and_grad(f, (0, 1, 2, 3)))(*arguments)
     for n, kind in ((1, "Auto"), (2, "Explicit"), (4, "Auto"), (8, "Explicit")):
         mesh = jax.make_mesh((n,), ("data",), axis_types=(AxisType[kind],))
@@ -207,14 +207,14 @@ def test_inside_of_a_shard_map_the_embeddings_are_those_of_the_device(loss, shar
 def test_the_memory_of_a_ring_does_not_grow_with_the_devices():
     """64 rows on each device, and nothing of the size of all."""
 
-    def temporaries(n):
+    def compiled(n) -> Any:
         mesh = jax.make_mesh((n,), ("data",), axis_types=(AxisType.Auto,))
         rows = jax.ShapeDtypeStruct((64 * n, 16), np.float32, sharding=NamedSharding(mesh, ROWS))
         f = functools.partial(jaxloss.sharded_clip_loss, mesh=mesh, axis_name="data")
         gradient = jax.jit(jax.grad(lambda x, z: f(x, z, logit_scale=5.0), (0, 1)))
         return gradient.lower(rows, rows).compile()
 
-    two, eight = temporaries(2), temporaries(8)
+    two, eight = compiled(2), compiled(8)
     sizes = [p.memory_analysis().temp_size_in_bytes for p in (two, eight)]
     assert sizes[1] <= 1.1 * sizes[0]
     assert "all-gather" not in eight.as_text() and "collective-permute" in eight.as_text()

@@ -11,6 +11,7 @@ os.environ |= {
 }
 import functools
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ def devices(name):
     return topologies.get_topology_desc(platform="tpu", topology_name=name).devices
 
 
-def compiled(loss, units, rows, scalar):
+def compiled(loss, units, rows, scalar) -> Any:
     """Value and gradients of bfloat16 embeddings and a learned scale."""
     embeddings = jax.ShapeDtypeStruct((units, FEATURES), jnp.bfloat16, sharding=rows)
     scale = jax.ShapeDtypeStruct((), jnp.float32, sharding=scalar)
