@@ -56,7 +56,7 @@ def info_nce(
     columns = positives if half else from_mean(positives, where)
 
     def values(index: Array, anchors: Array) -> Array:
-        s = product(*operands(half, anchors, columns), (1, 1)) / temperature
+        s = product(*operands(half, anchors, columns), over=(1, 1)) / temperature
         return over_classes.cross_entropy_at(jnp.where(where[None], s, -jnp.inf), index)
 
     return by_rows(values, (anchors,), block), where
