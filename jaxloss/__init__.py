@@ -103,6 +103,8 @@ from jaxloss.parts.pairs import semi_hard_negatives as semi_hard_negatives
 from jaxloss.parts.targets import class_balanced_weights as class_balanced_weights
 from jaxloss.parts.targets import next_token_targets as next_token_targets
 from jaxloss.parts.targets import smooth_labels as smooth_labels
+from jaxloss.sharded.contrastive import sharded_clip_loss as sharded_clip_loss
+from jaxloss.sharded.contrastive import sharded_siglip_loss as sharded_siglip_loss
 from jaxloss.train.checkpoint import Checkpoints as Checkpoints
 from jaxloss.train.diagnose import Diagnosis as Diagnosis
 from jaxloss.train.diagnose import Finding as Finding

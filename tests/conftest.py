@@ -49,7 +49,7 @@ def pytest_configure(config):
 
 
 def pytest_terminal_summary(terminalreporter):
-    from harness import EXEMPTIONS, TOLERANCES
+    from harness import CASES, EXEMPT_FIELDS, EXEMPTIONS, TOLERANCES
 
     write = terminalreporter.write_line
     terminalreporter.section("tolerances and exemptions of the contract")
@@ -57,4 +57,8 @@ def pytest_terminal_summary(terminalreporter):
         write(f"{name}: {value:g}  ({reason})")
     for (loss, law), reason in EXEMPTIONS.items():
         write(f"{loss} is exempt from {law}: {reason}")
+    for field, (law, reason) in EXEMPT_FIELDS.items():
+        for case in CASES:
+            if getattr(case, field):
+                write(f"{case} is exempt from {law}: {reason}")
     write(f"{len(TOLERANCES)} tolerances, {len(EXEMPTIONS)} exemptions")

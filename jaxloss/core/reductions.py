@@ -24,7 +24,7 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 from typing_extensions import TypeVar
 
-from jaxloss.core.checks import require
+from jaxloss.core.checks import observing, require
 from jaxloss.core.inputs import spread
 from jaxloss.core.statistics import Concat, Deferred, Mean, Statistic, kept, stats
 
@@ -109,6 +109,7 @@ def reduce_rows(
     `kernel(*rows, *options, where)`, a module-level function or a frozen dataclass of Python
     values, is one value per row and what a row of weight 1 adds to the denominator: 1 or True,
     how many terms its value is a sum of, or 0 where it has none (an anchor without a positive).
+    It may also have `total(*rows, *options, where, weights)`, which is Σ w·ℓ at once, or None.
     Rows are told apart by `where` and never by their order.
     """
     units = rows[0].shape[:1]
@@ -128,9 +129,24 @@ def _reduce_rows(
     reduction: Reduction[R],
 ) -> R:
     rows, where, weights = jax.tree.map(_everywhere, concatenated)
+    if reduction in ("mean", "sum", stats):
+        mean = _total(kernel, (*rows, *options, where), weights)
+        if mean is not None:
+            ready = {"mean": mean.value, "sum": lambda: mean.total, stats: lambda: mean}
+            return cast(R, ready[reduction]())
     values, counts = kernel(*rows, *options, where)
     counts = counts.astype(values.dtype)
     return reduce(values, counts=counts, where=counts > 0, weights=weights, reduction=reduction)
+
+
+def _total(kernel: object, arguments: tuple[Array, ...], weights: Array) -> Mean | None:
+    """Of a kernel that has Σ w·ℓ without its terms, unless somebody observes these."""
+    of = getattr(kernel, "total", None)
+    if of is None or observing.value is not None:
+        return None
+    times = jnp.where(arguments[-1], weights, 0)
+    total = of(*arguments, times)
+    return None if total is None else Mean(total, jnp.sum(times))
 
 
 def _everywhere(rows: Array) -> Array:

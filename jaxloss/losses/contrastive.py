@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -10,7 +9,9 @@ from jaxtyping import Bool, Float, Integer, Num, Shaped
 
 from jaxloss.core import checks, inputs, numerics, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce, reduce_rows
-from jaxloss.core.statistics import total
+from jaxloss.fused import contrastive as fused
+from jaxloss.fused.contrastive import Kernel
+from jaxloss.fused.row_blocks import Pairs, PairSchedule, half
 from jaxloss.parts.distances import distances, pairwise_cosine_similarities
 from jaxloss.parts.pairs import negative_pairs, positive_pairs
 
@@ -24,6 +25,8 @@ def info_nce_loss(
     *,
     negatives: Shaped[ArrayLike, "..."] | None = None,
     temperature: Float[ArrayLike, ""] | int = 0.1,
+    schedule: PairSchedule | None = None,
+    memory_budget: int | None = None,
     where: Bool[ArrayLike, "..."] | None = None,
     weights: Num[ArrayLike, "..."] | None = None,
     reduction: Reduction[R] = "mean",
@@ -46,6 +49,7 @@ def info_nce_loss(
             anchor; or `[negatives, features]`, the same for all, such as a queue. With negatives
             the units may have several axes.
         temperature: Divides the similarities; positive, may be traced.
+        schedule, memory_budget: See `jaxloss.fused.row_blocks.Pairs`; of use without negatives.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:
@@ -67,6 +71,7 @@ def info_nce_loss(
         van den Oord, Li and Vinyals, "Representation Learning with Contrastive Predictive
         Coding", 2018, arXiv:1807.03748.
     """
+    pairs = Pairs(schedule, memory_budget, half(anchors, positives))
     if negatives is not None:
         behind = _behind(where, anchors, positives, negatives, temperature)
         values = numerics.softplus(over_classes.logsumexp(behind))
@@ -74,7 +79,7 @@ def info_nce_loss(
     anchors, positives = inputs.rows(where, anchors=anchors, positives=positives)
     temperature = inputs.option("temperature", temperature, anchors, must_be="positive")
     return reduce_rows(
-        _info_nce,
+        Kernel(pairs, _info_nce, fused.info_nce),
         (anchors, positives),
         temperature,
         where=where,
@@ -91,7 +96,7 @@ def _info_nce(
 
 def _similarities(anchors: Array, positives: Array, where: Array) -> Array:
     # a shift of all positives changes no loss; without their mean the differences keep their digits
-    apart = positives - _mean(positives, where)[None]
+    apart = fused.from_mean(positives, where)
     return jnp.matmul(anchors, apart.T, precision="highest")
 
 
@@ -129,7 +134,7 @@ def _against_own(anchors: Array, positives: Array, negatives: Array) -> Array:
 
 
 def _against_all(anchors: Array, positives: Array, negatives: Array) -> Array:
-    middle = _mean(negatives, jnp.ones(negatives.shape[:1], bool))
+    middle = fused.mean(negatives, jnp.ones(negatives.shape[:1], bool))
     apart = positives - jnp.broadcast_to(middle, positives.shape)
     own = jnp.sum(anchors * apart, axis=-1, keepdims=True)
     return jnp.matmul(anchors, (negatives - middle[None]).T, precision="highest") - own
@@ -208,6 +213,8 @@ def supcon_loss(
     labels: Integer[ArrayLike, "units"],
     *,
     temperature: Float[ArrayLike, ""] | int = 0.1,
+    schedule: PairSchedule | None = None,
+    memory_budget: int | None = None,
     where: Bool[ArrayLike, "..."] | None = None,
     weights: Num[ArrayLike, "..."] | None = None,
     reduction: Reduction[R] = "mean",
@@ -225,6 +232,7 @@ def supcon_loss(
         embeddings: `[units, features]`, floating; their lengths do not count.
         labels: `[units]`, any integers: rows with the same one belong together.
         temperature: Divides the cosines; positive, may be traced.
+        schedule, memory_budget: See `jaxloss.fused.row_blocks.Pairs`.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:
@@ -251,7 +259,7 @@ def supcon_loss(
     embeddings, labels = inputs.grouped(where, embeddings=embeddings, labels=labels)
     temperature = inputs.option("temperature", temperature, embeddings, must_be="positive")
     return reduce_rows(
-        _supcon,
+        Kernel(Pairs(schedule, memory_budget), _supcon, fused.supcon),
         (embeddings, labels),
         temperature,
         where=where,
@@ -277,6 +285,8 @@ def clip_loss(
     text_embeddings: Shaped[ArrayLike, "units features"],
     *,
     logit_scale: Float[ArrayLike, ""] | int,
+    schedule: PairSchedule | None = None,
+    memory_budget: int | None = None,
     where: Bool[ArrayLike, "..."] | None = None,
     weights: Num[ArrayLike, "..."] | None = None,
     reduction: Reduction[R] = "mean",
@@ -294,6 +304,8 @@ def clip_loss(
         image_embeddings: `[units, features]`, floating.
         text_embeddings: `[units, features]`, the match of each image.
         logit_scale: Multiplies the similarities; positive, may be traced.
+        schedule, memory_budget: See `jaxloss.fused.row_blocks.Pairs`. Blocks have no forward mode
+            and no second derivative.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:
@@ -315,12 +327,14 @@ def clip_loss(
         Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
         2021, arXiv:2103.00020.
     """
+    pairs = Pairs(schedule, memory_budget, half(image_embeddings, text_embeddings))
     images, texts = inputs.rows(
         where, image_embeddings=image_embeddings, text_embeddings=text_embeddings
     )
     scale = inputs.option("logit_scale", logit_scale, images, must_be="positive")
+    kernel = Kernel(pairs, _clip, fused.clip)
     return reduce_rows(
-        _clip, (images, texts), scale, where=where, weights=weights, reduction=reduction
+        kernel, (images, texts), scale, where=where, weights=weights, reduction=reduction
     )
 
 
@@ -336,6 +350,8 @@ def siglip_loss(
     *,
     logit_scale: Float[ArrayLike, ""] | int,
     logit_bias: Float[ArrayLike, ""] | int,
+    schedule: PairSchedule | None = None,
+    memory_budget: int | None = None,
     where: Bool[ArrayLike, "..."] | None = None,
     weights: Num[ArrayLike, "..."] | None = None,
     reduction: Reduction[R] = "mean",
@@ -355,6 +371,8 @@ def siglip_loss(
         text_embeddings: `[units, features]`, the match of each image.
         logit_scale: Multiplies the similarities; positive, may be traced.
         logit_bias: Added to them; may be traced.
+        schedule, memory_budget: See `jaxloss.fused.row_blocks.Pairs`. Blocks have no forward mode
+            and no second derivative.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:
@@ -376,13 +394,15 @@ def siglip_loss(
     Reference:
         Zhai et al., "Sigmoid Loss for Language Image Pre-Training", 2023, arXiv:2303.15343.
     """
+    pairs = Pairs(schedule, memory_budget, half(image_embeddings, text_embeddings))
     images, texts = inputs.rows(
         where, image_embeddings=image_embeddings, text_embeddings=text_embeddings
     )
     scale = inputs.option("logit_scale", logit_scale, images, must_be="positive")
     bias = inputs.option("logit_bias", logit_bias, images, must_be="a number")
+    kernel = Kernel(pairs, _siglip, fused.siglip, fused.siglip_total)
     return reduce_rows(
-        _siglip, (images, texts), scale, bias, where=where, weights=weights, reduction=reduction
+        kernel, (images, texts), scale, bias, where=where, weights=weights, reduction=reduction
     )
 
 
@@ -449,9 +469,3 @@ def contrastive_loss(
     D = numerics.finite(distances(x1, x2))
     values = labels * D * (D / 2) + (1 - labels) * jnp.maximum(0, margin - D) ** 2 / 2
     return reduce(values, where=where, weights=weights, reduction=reduction)
-
-
-def _mean(rows: Array, where: Array) -> Array:
-    """What all rows have in common; a constant, as no shift by it changes a loss."""
-    count = jnp.sum(where, dtype=rows.dtype)
-    return jax.lax.stop_gradient(numerics.ratio(total(rows, where, None), count))

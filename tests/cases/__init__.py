@@ -62,6 +62,10 @@ class Case:
     # a gradient that is a difference of two probabilities is known to this many eps, where they
     # are so near each other that the inputs hardly move it
     slope_floor: float = 0.0
+    # the schedule has no forward mode and no second order
+    reverse_only: bool = False
+    # the operands of a product stay bfloat16, so that its sums are not those of float32 inputs
+    half_products: bool = False
     # hand-written corners: ((one unit's arguments), value) or (..., value, gradient of the first)
     corners: tuple[tuple[Any, ...], ...] = ()
 

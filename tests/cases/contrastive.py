@@ -36,7 +36,7 @@ def log_one_plus(exponents):
     return top + np.log(np.exp(-top) + total) if top > 0 else np.log1p(total)
 
 
-def info_nce(anchors, positives, temperature=0.1):
+def info_nce(anchors, positives, temperature=0.1, **how):
     """Anchor by anchor, over the positives of all."""
     values = []
     for i, anchor in enumerate(anchors):
@@ -45,7 +45,7 @@ def info_nce(anchors, positives, temperature=0.1):
     return np.array(values)
 
 
-def largest_similarity(anchors, positives, temperature=0.1):
+def largest_similarity(anchors, positives, temperature=0.1, **how):
     lengths = [length(z) for z in (anchors, positives)]
     return np.maximum(lengths[0] * lengths[1].max(initial=0) / temperature, np.log(len(anchors)))
 
@@ -85,7 +85,7 @@ def ntxent(embeddings, labels, temperature=0.07):
     return np.array(values)
 
 
-def supcon(embeddings, labels, temperature=0.1):
+def supcon(embeddings, labels, temperature=0.1, **how):
     s = cosines(embeddings) / temperature
     values = []
     for i in range(len(labels)):
@@ -101,24 +101,24 @@ def supcon(embeddings, labels, temperature=0.1):
 def pairs_over(temperature):
     """The largest cosine over the temperature, times the pairs of an anchor."""
 
-    def scale(embeddings, labels, temperature=temperature):
+    def scale(embeddings, labels, temperature=temperature, **how):
         counts = [len(of_groups(i, labels)[0]) for i in range(len(labels))]
         return np.array(counts) / np.longdouble(temperature)
 
     return scale
 
 
-def clip(images, texts, logit_scale):
+def clip(images, texts, logit_scale, **how):
     ways = info_nce(images, texts, 1 / logit_scale), info_nce(texts, images, 1 / logit_scale)
     return sum(ways) / 2
 
 
-def largest_of_clip(images, texts, logit_scale):
+def largest_of_clip(images, texts, logit_scale, **how):
     ways = ((images, texts), (texts, images))
     return np.maximum(*(largest_similarity(*each, 1 / logit_scale) for each in ways))
 
 
-def siglip(images, texts, logit_scale, logit_bias):
+def siglip(images, texts, logit_scale, logit_bias, **how):
     values = []
     for i, image in enumerate(images):
         s = [logit_scale * sum(image * text) + logit_bias for text in texts]
@@ -126,7 +126,7 @@ def siglip(images, texts, logit_scale, logit_bias):
     return np.array(values)
 
 
-def sum_of_siglip(images, texts, logit_scale, logit_bias):
+def sum_of_siglip(images, texts, logit_scale, logit_bias, **how):
     terms = logit_scale * length(images)[:, None] * length(texts)[None] + abs(logit_bias)
     return terms.sum(-1)
 
@@ -141,7 +141,10 @@ def terms_of_contrastive(x1, x2, labels, margin=1.0):
     return (labels * d**2 + np.where((labels < 1) & (d < margin), margin**2, 0)) / 2
 
 
-for options in ({}, {"temperature": 0.5}):
+# blocks of a few rows, the last of which starts early
+BLOCKS = {"schedule": "blocks", "memory_budget": 64}
+
+for options in ({}, {"temperature": 0.5}, {"temperature": 0.5, **BLOCKS}):
     case(
         loss=jaxloss.info_nce_loss,
         inputs=rows,
@@ -151,6 +154,7 @@ for options in ({}, {"temperature": 0.5}):
         domains=("moderate", "moderate"),
         kind="coupled",
         corners=((([1.0, 2.0], [3.0, 4.0]), 0.0, [0.0, 0.0]),) if not options else (),
+        half_products="schedule" in options,
     )
 for inputs, shared in ((own_negatives, ()), (shared_negatives, (2,))):
     case(
@@ -163,40 +167,46 @@ for inputs, shared in ((own_negatives, ()), (shared_negatives, (2,))):
         data=("negatives",),
         shared=shared,
     )
-for loss, truth, default in (
-    (jaxloss.ntxent, ntxent, 0.07),
-    (jaxloss.supcon_loss, supcon, 0.1),
+for loss, truth, default, how in (
+    (jaxloss.ntxent, ntxent, 0.07, {}),
+    (jaxloss.supcon_loss, supcon, 0.1, {}),
+    (jaxloss.supcon_loss, supcon, 0.1, BLOCKS),
 ):
     case(
         loss=loss,
         inputs=groups,
         truth=truth,
         scale=pairs_over(default),
-        options={"temperature": 0.5},
+        options={"temperature": 0.5, **how},
         domains=("moderate", "none"),
         kind="coupled",
         corners=((([1.0, 2.0, 0.0], 3), 0.0, [0.0, 0.0, 0.0]),),
     )
-case(
-    loss=jaxloss.clip_loss,
-    inputs=rows,
-    truth=clip,
-    scale=largest_of_clip,
-    options={"logit_scale": 5.0},
-    domains=("moderate", "moderate"),
-    kind="coupled",
-    corners=((([1.0, 2.0], [3.0, 4.0]), 0.0, [0.0, 0.0]),),
-)
-case(
-    loss=jaxloss.siglip_loss,
-    inputs=rows,
-    truth=siglip,
-    scale=sum_of_siglip,
-    options={"logit_scale": 2.0, "logit_bias": -3.0},
-    domains=("moderate", "moderate"),
-    kind="coupled",
-    corners=((([1.0, 0.0], [1.5, 4.0]), np.log(2.0), [-1.5, -4.0]),),
-)
+for how in ({}, BLOCKS):
+    case(
+        loss=jaxloss.clip_loss,
+        inputs=rows,
+        truth=clip,
+        scale=largest_of_clip,
+        options={"logit_scale": 5.0, **how},
+        domains=("moderate", "moderate"),
+        kind="coupled",
+        reverse_only=bool(how),
+        half_products=bool(how),
+        corners=((([1.0, 2.0], [3.0, 4.0]), 0.0, [0.0, 0.0]),),
+    )
+    case(
+        loss=jaxloss.siglip_loss,
+        inputs=rows,
+        truth=siglip,
+        scale=sum_of_siglip,
+        options={"logit_scale": 2.0, "logit_bias": -3.0, **how},
+        domains=("moderate", "moderate"),
+        kind="coupled",
+        reverse_only=bool(how),
+        half_products=bool(how),
+        corners=((([1.0, 0.0], [1.5, 4.0]), np.log(2.0), [-1.5, -4.0]),),
+    )
 for options in ({}, {"margin": 2.5}):
     case(
         loss=jaxloss.contrastive_loss,
