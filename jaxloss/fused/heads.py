@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import numbers
+from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -16,6 +17,7 @@ from jaxloss.core.reductions import R, Reduction, adds_up, reduce, reduce_total
 from jaxloss.core.statistics import Mean, kept
 from jaxloss.fused import blocks, products, tokens
 from jaxloss.fused.blocks import Options, Statistics, Tile
+from jaxloss.fused.placement import over_rows
 from jaxloss.fused.schedules import Plan
 
 RANGES = {
@@ -114,11 +116,16 @@ def statistics(
     entropy: bool = False,
 ) -> Statistics:
     """Of the rows, by blocks of classes."""
-    tile = Tile(min(how.rows, len(labels)), min(how.classes, head.shape[1]), spread, entropy)
     names = ("bias", "logit_softcap", "temperature", *(("class_weights",) if spread else ()))
     used = {name: value for name, value in options.items() if name in names}
-    with observing(None):
+
+    def of_rows(rows: tuple[Array, Array], shared: tuple[Array, Options]) -> Statistics:
+        (hidden, labels), (head, used) = rows, shared
+        tile = Tile(min(how.rows, len(labels)), min(how.classes, head.shape[1]), spread, entropy)
         return blocks.statistics(how.kernel(), tile, hidden, head, labels, used)
+
+    with observing(None):
+        return over_rows(of_rows, (hidden, labels), (head, used))
 
 
 def _cost_of(
@@ -159,13 +166,20 @@ def by_tokens(
     """A loss over chunks of rows, with its gradient where the reduction adds up."""
     ones = jnp.ones_like(counts)
     there, times = kept(ones, where, weights)
-    flat = there.reshape(-1) > 0
+    hidden, matrices = [h for h, _ in heads], [w for _, w in heads]
+    each = hidden, labels, rows, there.reshape(-1) > 0, times.reshape(-1)
+
+    def run(compute: Callable[..., Array], each: Any, shared: Any) -> Array:
+        (hidden, labels, rows, *masks), (matrices, used) = each, shared
+        pairs = tuple(zip(hidden, matrices, strict=True))
+        return compute(loss, how.rows, pairs, labels, rows, used, *masks)
+
     with observing(None):
         if not adds_up(reduction):
-            values = tokens.values(loss, how.rows, heads, labels, rows, options, flat)
-            values = values.reshape(counts.shape)
+            of_rows = functools.partial(run, tokens.values)
+            values = over_rows(of_rows, each[:-1], (matrices, options)).reshape(counts.shape)
             return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
-        times = times.reshape(-1)
-        total = tokens.total(loss, how.rows, heads, labels, rows, options, flat, times)
+        of_rows = functools.partial(run, lambda *operands: tokens.total(*operands)[None])
+        total = jnp.sum(over_rows(of_rows, each, (matrices, options)))
     number = Mean.of(counts, where, weights).total
     return reduce_total(total, Mean.of(ones, where).weight, number, reduction=reduction)

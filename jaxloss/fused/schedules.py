@@ -130,18 +130,17 @@ class _Costs:
         plain = self.within("plain", None, "small")
         if not self.tokens or (plain.bytes <= min(SMALL, budget or SMALL) and not implementation):
             return plain
-        by_classes = implementation is not None or per_token
         allowed = plain.bytes // 2 if budget is None else budget
         why = "half of what plain takes" if budget is None else "the budget"
-        for schedule in ("classes", "tiles") if by_classes else ("tokens", "tiles"):
-            found = self.within(schedule, allowed, f"the fastest within {why}")
-            if found.bytes <= allowed:
-                return found
-        return dataclasses.replace(found, reason=f"the least there is, more than {why}")
+        by_classes = implementation is not None or per_token
+        faster = self.within("classes" if by_classes else "tokens", allowed, f"fits {why}")
+        if faster.bytes <= allowed:
+            return faster
+        return self.within("tiles", allowed, f"the least memory, as nothing faster fits {why}")
 
     def within(self, schedule: Name, budget: int | None, reason: str) -> Plan:
         """The largest pieces that fit the budget, or the smallest ones."""
-        most_rows, most_classes = (256, 4096) if self.backend == "cpu" else (2048, 8192)
+        most_rows, most_classes = (256, 3200) if self.backend == "cpu" else (2048, 8192)
         rows = max(1, self.tokens)
         classes = self.classes
         if schedule == "tokens":
