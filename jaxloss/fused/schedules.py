@@ -64,6 +64,7 @@ def plan(
     memory_budget: int | None = None,
     implementation: str | None = None,
     per_token: bool = False,
+    by_rows: bool = False,
     backend: str | None = None,
 ) -> Plan:
     """What a loss of a linear head does, without doing it.
@@ -77,6 +78,7 @@ def plan(
         memory_budget: Bytes, besides the arguments and their gradients.
         implementation: Forces what computes a block of classes: "xla".
         per_token: Whether the loss is asked for one value per token.
+        by_rows: Whether the loss sees all classes of a token at once, as a divergence does.
         backend: "cpu", "gpu" or "tpu"; None is the one in use.
 
     Returns:
@@ -106,7 +108,7 @@ def plan(
     costs = _Costs.of(hidden, head, backend or jax.default_backend(), implementation or "xla")
     if schedule is not None:
         return costs.within(schedule, memory_budget, "asked for")
-    return costs.choose(memory_budget, implementation, per_token)
+    return costs.choose(memory_budget, implementation, per_token, by_rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,15 +128,18 @@ class _Costs:
         item = products.wide(jnp.dtype(hidden.dtype)).itemsize
         return cls(tokens, hidden.shape[-1], max(1, head.shape[-1]), item, backend, implementation)
 
-    def choose(self, budget: int | None, implementation: str | None, per_token: bool) -> Plan:
+    def choose(
+        self, budget: int | None, implementation: str | None, per_token: bool, by_rows: bool
+    ) -> Plan:
         plain = self.within("plain", None, "small")
-        if not self.tokens or (plain.bytes <= min(SMALL, budget or SMALL) and not implementation):
+        small = plain.bytes <= min(SMALL, SMALL if budget is None else budget)
+        if not self.tokens or (small and implementation is None):
             return plain
         allowed = plain.bytes // 2 if budget is None else budget
         why = "half of what plain takes" if budget is None else "the budget"
-        by_classes = implementation is not None or per_token
+        by_classes = not by_rows and (per_token or implementation is not None)
         faster = self.within("classes" if by_classes else "tokens", allowed, f"fits {why}")
-        if faster.bytes <= allowed:
+        if by_rows or faster.bytes <= allowed:
             return faster
         return self.within("tiles", allowed, f"the least memory, as nothing faster fits {why}")
 
