@@ -106,6 +106,12 @@ from jaxloss.parts.pairs import positive_pairs as positive_pairs
 from jaxloss.parts.pairs import semi_hard_negatives as semi_hard_negatives
 from jaxloss.parts.targets import class_balanced_weights as class_balanced_weights
 from jaxloss.parts.targets import smooth_labels as smooth_labels
+from jaxloss.sharded.cross_entropy import (
+    sharded_linear_softmax_cross_entropy as sharded_linear_softmax_cross_entropy,
+)
+from jaxloss.sharded.cross_entropy import (
+    sharded_softmax_cross_entropy as sharded_softmax_cross_entropy,
+)
 from jaxloss.train.checkpoint import Checkpoints as Checkpoints
 from jaxloss.train.diagnose import Diagnosis as Diagnosis
 from jaxloss.train.diagnose import Finding as Finding

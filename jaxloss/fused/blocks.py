@@ -1,7 +1,7 @@
 """What a cross entropy needs to know of each row, by blocks of classes (and chunks of rows).
 
 `statistics` returns `[rows]` vectors as values; whatever follows is ordinary JAX. They merge over
-any partition of the classes, so a device may hold a part of the vocabulary (`merged`).
+any partition of the classes, so a device may hold a part of the vocabulary (see `sharded`).
 """
 
 from __future__ import annotations
@@ -291,22 +291,3 @@ def statistics(
 
     rule.defvjp(pass_on, pull_back)
     return rule(*together((hidden, head, labels, options)))
-
-
-def merged(found: Statistics, here: Array, axis_name: str | tuple[str, ...]) -> Statistics:
-    """The statistics of a whole vocabulary, of which each device of `axis_name` holds a part.
-
-    `here` tells which labels are in this part.
-    """
-    most = jax.lax.pmax(jax.lax.stop_gradient(found.others), axis_name)
-    level = jnp.where(jnp.isneginf(most), 0, most)
-    share = jnp.exp(found.others - level)
-    total = jax.lax.psum(share, axis_name)
-    own = jax.lax.psum(jnp.where(here, found.own, 0), axis_name)
-    spread, entropy = found.spread, found.entropy
-    if spread is not None:
-        spread = jax.lax.psum(spread, axis_name)
-    if entropy is not None:
-        q = numerics.ratio(share, total)
-        entropy = jax.lax.psum(q * entropy - numerics.xlogy(q, q), axis_name)
-    return Statistics(level + jnp.log(total), own, spread, entropy)

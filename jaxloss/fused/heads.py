@@ -33,18 +33,18 @@ PER_CLASS = ("bias", "class_weights")
 
 
 def headed(
-    where: ArrayLike | None, hidden: ArrayLike, head: ArrayLike, labels: ArrayLike
+    where: ArrayLike | None, hidden: ArrayLike, head: ArrayLike, labels: ArrayLike, parts: int = 1
 ) -> tuple[Array, Array, Array]:
     """Checked, and both operands of the product in one dtype: theirs, or else a wide one."""
     one_dtype = jnp.result_type(hidden) == jnp.result_type(head)
-    h, w, labels = inputs.headed(where, labels=labels, hidden=hidden, head=head)
+    h, w, labels = inputs.headed(where, labels=labels, hidden=hidden, head=head, parts=parts)
     dtype = jnp.result_type(hidden) if one_dtype else h.dtype
     return h.astype(dtype), w.astype(dtype), labels
 
 
 def options(head: Array, **given: ArrayLike | None) -> dict[str, Array]:
     """Those that are in use, checked, as arrays without axes or with one entry per class."""
-    like = jnp.zeros((head.shape[1],), products.wide(head.dtype))
+    like = jnp.zeros(head.shape[-1:], products.wide(head.dtype))
     used = {}
     for name, value in given.items():
         one = name == "temperature" and isinstance(value, numbers.Real) and value == 1
@@ -69,7 +69,7 @@ def cross_entropy(
 ) -> R:
     """Class indices against the scores of one head."""
     if how.schedule == "plain":
-        values, counts = _cost(blocks.scores(_logits(hidden, head), options), labels, options)
+        values, counts = _cost(blocks.scores(logits_of(hidden, head), options), labels, options)
         return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
     rows = hidden.reshape(-1, hidden.shape[-1]), labels.reshape(-1)
     if how.schedule == "tokens":
@@ -80,9 +80,13 @@ def cross_entropy(
         )
     spread = "label_smoothing" in options
     found = statistics(how, rows[0], head, rows[1], options, spread=spread)
-    values, counts = _cost_of(found, rows[1], head.shape[1], options)
+    weighted, weights_of = "class_weights" in options, options.get("class_weights", 1)
+    counts = counts_of(rows[1], options, found.own.dtype) if weighted else None
+    bias = jnp.broadcast_to(options.get("bias", jnp.zeros((), found.own.dtype)), head.shape[1:])
+    present = (~jnp.isneginf(bias)).astype(bias.dtype)
+    even = jnp.sum(present), jnp.sum(weights_of * present)
+    values = cost_of(found, options, counts, *even).reshape(labels.shape)
     counts = None if counts is None else counts.reshape(labels.shape)
-    values = values.reshape(labels.shape)
     return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
 
 
@@ -128,27 +132,23 @@ def statistics(
         return over_rows(of_rows, (hidden, labels), (head, used))
 
 
-def _cost_of(
-    found: Statistics, labels: Array, classes: int, options: Options
-) -> tuple[Array, Array | None]:
-    """`class_options.cost_of_labels`, of the statistics."""
+def cost_of(
+    found: Statistics, options: Options, counts: Array | None, number: Array, mass: Array
+) -> Array:
+    """`class_options.cost_of_labels`, of the statistics.
+
+    `number` of the classes are present, and `mass` is the sum of their weights.
+    """
     values = numerics.softplus(found.others - found.own)
     lse = numerics.log_add(found.others, found.own)
-    weighted = "class_weights" in options
-    counts = counts_of(labels, options, values.dtype) if weighted else None
-    if counts is not None:
-        values = counts * values
+    times = 1 if counts is None else counts
+    values = times * values
     if found.spread is not None:
-        bias = jnp.broadcast_to(options.get("bias", jnp.zeros((), lse.dtype)), (classes,))
-        present = (~jnp.isneginf(bias)).astype(lse.dtype)
-        number = jnp.sum(present)
-        mass = jnp.sum(options["class_weights"] * present) if weighted else number
         even = numerics.ratio(mass * lse - found.spread, number)
         values = numerics.blend(options["label_smoothing"], values, even)
     if "z_loss" in options:
-        penalty = options["z_loss"] * lse**2
-        values = values + (penalty if counts is None else counts * penalty)
-    return values, counts
+        values = values + times * options["z_loss"] * lse**2
+    return values
 
 
 def by_tokens(
@@ -204,7 +204,7 @@ def log_probs(
 ) -> tuple[Array, Array | None]:
     """log p of the labels, and if asked for the entropy of each p."""
     if how.schedule == "plain":
-        x = blocks.scores(_logits(hidden, head), options)
+        x = blocks.scores(logits_of(hidden, head), options)
         values = -over_classes.cross_entropy_at(x, labels)
         terms = numerics.xtimes(over_classes.softmax(x), -over_classes.log_softmax(x))
         return values, jnp.sum(terms, axis=-1) if entropy else None
@@ -219,7 +219,7 @@ def log_probs(
     return values, (of_label + others).reshape(labels.shape)
 
 
-def _logits(hidden: Array, head: Array) -> Array:
+def logits_of(hidden: Array, head: Array) -> Array:
     return jnp.matmul(hidden, head, preferred_element_type=products.wide(hidden.dtype))
 
 
@@ -290,7 +290,7 @@ def of_rows(
 ) -> R:
     """A loss of the scores of several heads."""
     if how.schedule == "plain":
-        values = loss(tuple(_logits(h, w) for h, w in pairs), (), (), options)
+        values = loss(tuple(logits_of(h, w) for h, w in pairs), (), (), options)
         return reduce(values, where=where, weights=weights, reduction=reduction)
     flat = tuple((h.reshape(-1, h.shape[-1]), w) for h, w in pairs)
     counts = jnp.ones_like(pairs[0][0][..., 0], dtype=products.wide(pairs[0][0].dtype))
@@ -349,7 +349,7 @@ def binary(
 ) -> R:
     """A label of every class; where and weights are of each, or of an example."""
     if how.schedule == "plain" or not adds_up(reduction):
-        x = blocks.scores(_logits(hidden, head), options)
+        x = blocks.scores(logits_of(hidden, head), options)
         values = kernels.logistic_loss(x, labels.astype(x.dtype))
         return reduce(values, where=where, weights=weights, reduction=reduction)
     dtype, examples = products.wide(hidden.dtype), labels.shape[:-1]
