@@ -10,7 +10,11 @@ from jaxloss.core.statistics import Statistic as Statistic
 from jaxloss.core.statistics import Sum as Sum
 from jaxloss.core.statistics import merge as merge
 from jaxloss.core.statistics import stats as stats
+from jaxloss.fused.linear import linear_binary_cross_entropy as linear_binary_cross_entropy
+from jaxloss.fused.linear import linear_js_divergence as linear_js_divergence
+from jaxloss.fused.linear import linear_kl_divergence as linear_kl_divergence
 from jaxloss.fused.linear import linear_softmax_cross_entropy as linear_softmax_cross_entropy
+from jaxloss.fused.linear import linear_token_log_probs as linear_token_log_probs
 from jaxloss.losses.binary import binary_cross_entropy as binary_cross_entropy
 from jaxloss.losses.binary import sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy
 from jaxloss.losses.binary import sparsemax_loss as sparsemax_loss
@@ -105,6 +109,12 @@ from jaxloss.parts.targets import next_token_targets as next_token_targets
 from jaxloss.parts.targets import smooth_labels as smooth_labels
 from jaxloss.sharded.contrastive import sharded_clip_loss as sharded_clip_loss
 from jaxloss.sharded.contrastive import sharded_siglip_loss as sharded_siglip_loss
+from jaxloss.sharded.cross_entropy import (
+    sharded_linear_softmax_cross_entropy as sharded_linear_softmax_cross_entropy,
+)
+from jaxloss.sharded.cross_entropy import (
+    sharded_softmax_cross_entropy as sharded_softmax_cross_entropy,
+)
 from jaxloss.train.checkpoint import Checkpoints as Checkpoints
 from jaxloss.train.diagnose import Diagnosis as Diagnosis
 from jaxloss.train.diagnose import Finding as Finding

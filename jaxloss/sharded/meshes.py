@@ -1,0 +1,106 @@
+"""Which axes of a mesh an array is split over, and a function that runs on every device of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
+from jax.typing import ArrayLike
+
+Axes: TypeAlias = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where units and classes are: the mesh, and the axes of it that they are spread over."""
+
+    mesh: Mesh | AbstractMesh
+    units: PartitionSpec
+    classes: Axes
+
+    @classmethod
+    def of(
+        cls,
+        rows: ArrayLike,
+        matrix: ArrayLike,
+        mesh: Mesh | None,
+        data_axis: str | Sequence[str] | None,
+        class_axis: str | Sequence[str] | None,
+    ) -> Place:
+        """As the names say, and without them the types of the arrays, on an explicit mesh."""
+        units = jax.typeof(rows).sharding.spec[:-1]
+        if data_axis is not None:
+            units = (names(data_axis),)
+        last = jax.typeof(matrix).sharding.spec[-1:]
+        classes = names(last if class_axis is None else class_axis)
+        if not classes:
+            raise ValueError(
+                "class_axis must name the axes of the mesh over which the classes are spread: the "
+                "types of the arrays do not say it."
+            )
+        where = mesh or jax.sharding.get_abstract_mesh()
+        missing = [name for name in names((*units, classes)) if name not in where.axis_names]
+        if missing:
+            raise ValueError(
+                f"the mesh must have the axes {missing}, got {where.axis_names}: give mesh=, or "
+                "run inside jax.set_mesh(mesh)."
+            )
+        place = cls(where, PartitionSpec(*units), classes)
+        place.require_division(jnp.shape(rows)[:-1], jnp.shape(matrix)[-1])
+        return place
+
+    def require_division(self, units: tuple[int, ...], classes: int) -> None:
+        """As `jax.shard_map` needs it."""
+        if self.inside:
+            return
+        for what, size, axes in (
+            ("classes", classes, self.classes),
+            *zip(itertools.repeat("units"), units, map(names, self.units)),
+        ):
+            devices = math.prod(self.mesh.shape[axis] for axis in axes)
+            if size % devices:
+                raise ValueError(
+                    f"the devices of {', '.join(map(repr, axes))} are {devices} and do not divide "
+                    f"the {what}, {size}: pad them with what is absent (a bias of -inf) or deleted."
+                )
+
+    @property
+    def data(self) -> Axes:
+        return names(tuple(self.units))
+
+    @property
+    def inside(self) -> bool:
+        """Whether this is inside of a `jax.shard_map` over the classes already."""
+        return set(self.classes) <= set(getattr(self.mesh, "manual_axes", ()))
+
+    @property
+    def parts(self) -> int:
+        """How many times as many classes there are as the arrays have."""
+        return jax.lax.axis_size(self.classes) if self.inside else 1
+
+    def run(self, body: Callable[..., Any], arrays: Any, specs: Any) -> Any:
+        """`body(*arrays)` on every device, of its parts; what it returns has the units' axes."""
+        if self.inside:
+            return body(*arrays)
+        explicit = AxisType.Explicit in self.mesh.axis_types
+
+        def put(array: Array, spec: PartitionSpec) -> Array:
+            return jax.sharding.reshard(array, spec) if explicit else array
+
+        axes = {*self.classes, *self.data}
+        mapped = jax.shard_map(
+            body, mesh=self.mesh, in_specs=specs, out_specs=self.units, axis_names=axes
+        )
+        return mapped(*jax.tree.map(put, arrays, specs))
+
+
+def names(axes: Any) -> Axes:
+    """The axes of a mesh that are named somewhere in `axes`."""
+    return tuple(jax.tree.leaves(axes))

@@ -1,0 +1,199 @@
+"""Classes that are spread over devices: the loss and the gradients of one device that has all."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxloss
+
+TOKENS, FEATURES, CLASSES = 16, 5, 24
+MESHES = [(1, 8), (2, 4), (8, 1)]
+HEAD, DENSE = jaxloss.sharded_linear_softmax_cross_entropy, jaxloss.sharded_softmax_cross_entropy
+
+
+@functools.cache
+def data():
+    """Logits of both scales, an absent class, and a shard of tokens of which nothing is left."""
+    rng = np.random.default_rng(0)
+    h, w = rng.normal(size=(TOKENS, FEATURES)), rng.normal(size=(FEATURES, CLASSES))
+    bias, labels = rng.normal(size=CLASSES), rng.integers(CLASSES, size=TOKENS)
+    h[::2] *= 0.05
+    bias[3], labels[labels == 3] = -np.inf, 4
+    where = rng.random(TOKENS) < 0.7
+    where[2:4], labels[2] = False, -100
+    numbers = h, w, bias, rng.exponential(size=CLASSES), rng.exponential(size=TOKENS)
+    return (*(np.asarray(a, np.float32) for a in numbers), np.float32(1.3)), labels, where
+
+
+def of_head(loss, labels, where, h, w, bias, c, weights, t, **keywords):
+    options = {"label_smoothing": 0.1 * t, "z_loss": 0.01 * t, "logit_softcap": 4 * t}
+    options |= {"bias": bias, "class_weights": c, "temperature": t, "weights": weights}
+    return loss(h, w, labels, where=where, **options, **keywords)
+
+
+def of_logits(loss, labels, where, h, w, bias, c, weights, t, **keywords):
+    options = {"label_smoothing": 0.1 * t, "z_loss": 0.01 * t, "logit_softcap": 4 * t}
+    x = jnp.matmul(h, w) + bias[None]
+    return loss(x, labels, where=where, class_weights=c, weights=weights, **options, **keywords)
+
+
+CALLS = {
+    "logits": (of_logits, jaxloss.softmax_cross_entropy_with_integer_labels, DENSE, {}),
+    "plain": (of_head, jaxloss.linear_softmax_cross_entropy, HEAD, {"schedule": "plain"}),
+    "tiles": (
+        of_head,
+        jaxloss.linear_softmax_cross_entropy,
+        HEAD,
+        {"schedule": jaxloss.fused.Plan("tiles", 3, 2)},
+    ),
+}
+SPECS = P("data", None), P(None, "model"), P("model"), P("model"), P("data"), P()
+
+
+def mesh_of(shape, kind=AxisType.Auto):
+    return jax.make_mesh(shape, ("data", "model"), axis_types=(kind, kind))
+
+
+def close(got, want, tolerance=1e-6):
+    for each, wanted in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        size = np.abs(wanted).max()
+        np.testing.assert_allclose(each, wanted, rtol=0, atol=tolerance * max(size, 1e-3))
+
+
+@functools.cache
+def single(name):
+    call, loss, _, _ = CALLS[name]
+    numbers, labels, where = data()
+    f = functools.partial(call, loss, labels, where)
+    return jax.jit(jax.value_and_grad(f, argnums=range(6)))(*numbers)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+@pytest.mark.parametrize("shape", MESHES, ids=str)
+@pytest.mark.parametrize("name", CALLS)
+def test_it_is_the_loss_of_one_device(name, shape, kind):
+    call, _, loss, options = CALLS[name]
+    numbers, labels, where = data()
+    mesh = mesh_of(shape, kind)
+    axes = {"data_axis": "data", "class_axis": "model"} if kind is AxisType.Auto else {}
+    placed = [
+        jax.device_put(a, NamedSharding(mesh, s)) for a, s in zip(numbers, SPECS, strict=True)
+    ]
+    with jax.set_mesh(mesh):
+        f = functools.partial(call, loss, labels, where, **axes, **options)
+        got = jax.jit(jax.value_and_grad(f, argnums=range(6)))(*placed)
+    close(got, single(name))
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize("name", CALLS)
+def test_inside_of_shard_map(name, check_vma):
+    """Of each device's part: the mean over all, and what `pmean` makes of the gradients."""
+    call, _, loss, options = CALLS[name]
+    numbers, labels, where = data()
+    axes = {"data_axis": "data", "class_axis": "model"}
+
+    def local(labels, where, *numbers):
+        f = functools.partial(call, loss, labels, where, **axes, **options)
+        value, grads = jax.value_and_grad(f, argnums=(0, 1, 2, 3))(*numbers)
+        if not check_vma:
+            h, *others = grads
+            h = jax.lax.psum(h, "model") if call is of_logits else h  # the user's own product
+            grads = h / 2, *(jax.lax.pmean(g, "data") for g in others)
+        return value, grads
+
+    mapped = jax.shard_map(
+        local,
+        mesh=mesh_of((2, 4)),
+        in_specs=(P("data"), P("data"), *SPECS),
+        out_specs=(P(), SPECS[:4]),
+        check_vma=check_vma,
+    )
+    value, grads = single(name)
+    close(jax.jit(mapped)(labels, where, *numbers), (value, grads[:4]))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_reduction(name):
+    call, one, many, options = CALLS[name]
+    (h, w, *numbers), labels, where = data()
+    options = {**options, "mesh": mesh_of((2, 4)), "data_axis": "data", "class_axis": "model"}
+
+    def of(loss, **options):
+        reductions = ("sum", None, jaxloss.stats, jaxloss.unit_mean)
+        f = functools.partial(call, loss, labels, where, **options)
+        return jax.jit(lambda *a: [f(*a, reduction=each) for each in reductions])(h, w, *numbers)
+
+    close(of(many, **options), of(one))
+
+
+@pytest.mark.parametrize("name", ["logits", "tiles"])
+def test_a_label_out_of_range_is_nan_and_reaches_no_other(name):
+    call, _, loss, options = CALLS[name]
+    numbers, labels, where = data()
+    axes = {"mesh": mesh_of((2, 4)), "data_axis": "data", "class_axis": "model"}
+    labels = labels.copy()
+    labels[5], labels[6], where = CLASSES, -1, np.ones(TOKENS, bool)
+    labels[2] = 0
+    f = functools.partial(call, loss, labels, where, reduction=None, **axes, **options)
+
+    @jax.jit
+    def both(h):
+        values, pull = jax.vjp(lambda h: f(h, *numbers[1:]), h)
+        return values, *pull(jnp.ones(TOKENS))
+
+    values, grad = both(numbers[0])
+    bad = np.isin(np.arange(TOKENS), (5, 6))
+    np.testing.assert_array_equal(np.isnan(values), bad)
+    np.testing.assert_array_equal(np.isnan(grad), np.broadcast_to(bad[:, None], grad.shape))
+
+
+def collectives(text):
+    """(kind, shape) of each, per device."""
+    found = re.findall(r"= \(?f32\[([\d,]*)\]\S* (all-\w+|reduce-scatter|collective-\w+)\(", text)
+    return {(kind, shape) for shape, kind in found}
+
+
+def test_only_vectors_and_sums_of_gradients_travel():
+    """And of the scores of 64 tokens and 4,096 classes, no device has more than a tile."""
+    n, d, v = 64, 8, 4096
+    axes = {"mesh": mesh_of((2, 4)), "data_axis": "data", "class_axis": "model"}
+    plan = jaxloss.fused.Plan("tiles", 8, 64)
+
+    def f(h, w, bias, labels):
+        return HEAD(h, w, labels, bias=bias, label_smoothing=0.1, schedule=plan, **axes)
+
+    shapes = [((n, d), SPECS[0]), ((d, v), SPECS[1]), ((v,), SPECS[2])]
+    arrays = [
+        jax.ShapeDtypeStruct(s, jnp.float32, sharding=NamedSharding(axes["mesh"], spec))
+        for s, spec in shapes
+    ]
+    labels = jax.ShapeDtypeStruct((n,), jnp.int32, sharding=NamedSharding(axes["mesh"], P("data")))
+    places = tuple(a.sharding for a in arrays)
+    grad = jax.jit(jax.grad(f, (0, 1, 2)), out_shardings=places)
+    text = grad.lower(*arrays, labels).compile().as_text()
+    found = collectives(text)
+    assert {kind for kind, _ in found} == {"all-reduce"}
+    vectors = {"", "1", f"{n // 2}", f"{n // 2},{d}", f"{d},{v // 4}", f"{v // 4}"}
+    assert {shape for _, shape in found} <= vectors, found
+    sizes = [np.prod([*map(int, s.split(","))]) for s in re.findall(r"f32\[([\d,]+)\]", text)]
+    assert max(sizes) <= max(d * v // 4, n // 2 * 64)
+
+
+def test_what_is_wrong_is_said():
+    (h, w, *_), labels, _ = data()
+    with pytest.raises(ValueError, match="class_axis must name the axes of the mesh"):
+        HEAD(h, w, labels)
+    with pytest.raises(ValueError, match=r"the mesh must have the axes \['model'\]"):
+        HEAD(h, w, labels, class_axis="model")
+    axes = {"mesh": mesh_of((2, 4)), "class_axis": "model"}
+    with pytest.raises(ValueError, match="'classes' or 'tiles', got 'tokens'"):
+        HEAD(h, w, labels, schedule="tokens", **axes)
+    with pytest.raises(ValueError, match="the devices of 'model' are 4"):
+        HEAD(h, w[:, :22], labels % 22, **axes)
