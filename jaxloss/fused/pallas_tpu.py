@@ -1,0 +1,289 @@
+"""The statistics of a linear head on TPU, in Pallas kernels: no tile of logits leaves the core.
+
+No kernel here has been timed on a TPU: they are interpreted and compiled ahead of time, and stay
+opt-in until they beat the schedules in pure JAX on hardware. Value and gradients multiply five
+times, where class blocks multiply four times, and store nothing but their results.
+
+Every kernel walks the tiles of [tokens, classes] and builds one tile of the logits at a time. The
+last tile of an axis may be ragged: what it reads beyond the arrays is blanked before it is used.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+#: Bytes of vector memory that a kernel may take; v5e, v5p, v6e and tpu7x have 64 MiB or more.
+VMEM = 48 * 2**20
+#: Tokens and classes of a tile: the first that fits is taken.
+TILES = ((1024, 512), (512, 512), (512, 256), (256, 256), (256, 128), (128, 128))
+
+Ref: TypeAlias = Any  # Pallas has no public type for what a kernel reads and writes
+
+
+class Cut(NamedTuple):
+    """How [tokens, features] × [features, classes] is cut into tiles of [rows, columns]."""
+
+    tokens: int
+    features: int
+    classes: int
+    rows: int
+    columns: int
+    capped: bool
+
+
+class Tile(NamedTuple):
+    """A tile of logits x, and the derivatives of x in the product, the cap and the temperature."""
+
+    x: Array
+    slope: Array
+    in_cap: Array
+    in_temperature: Array
+    classes: Array
+
+
+def cut(hidden: Array, head: Array, cap: Array | None) -> Cut | None:
+    """The largest tiles with which every kernel fits; None where none does."""
+    (tokens, features), classes = hidden.shape, head.shape[1]
+    for rows, columns in TILES:
+        rows, columns = min(rows, tokens), min(columns, classes)
+        operands = 2 * (rows + columns) * features * hidden.dtype.itemsize  # and the next ones
+        results = max(rows, columns) * features * (2 * hidden.dtype.itemsize + 4)
+        if operands + results + 4 * rows * (10 * columns + 16 * 128) <= VMEM:
+            return Cut(tokens, features, classes, rows, columns, cap is not None)
+    return None
+
+
+def _ragged(tile: Array, axis: int, number: Array, end: int, blank: float) -> Array:
+    """The tile of this number, blank where it lies beyond the end of what it was cut from."""
+    size = tile.shape[axis]
+    if end % size == 0:
+        return tile
+    index = number * size + jax.lax.broadcasted_iota(jnp.int32, tile.shape, axis)
+    return jnp.where(index < end, tile, blank)
+
+
+def _tile(cut: Cut, j: Array, options: Ref, h: Array, w: Array, b: Ref) -> Tile:
+    """x = cap·tanh((h·w + b) / cap) / temperature, in which -inf stays what it is."""
+    product = jnp.dot(h, w, preferred_element_type=jnp.float32) + b[...]
+    product = _ragged(product, 1, j, cut.classes, -jnp.inf)
+    absent, cap, temperature = product == -jnp.inf, options[0, 0], options[0, 1]
+    z = jnp.where(absent, 0.0, product)
+    x, slope, in_cap = z, jnp.ones_like(z), jnp.zeros_like(z)
+    if cut.capped:
+        share, tail = jnp.tanh(z / cap), jnp.exp(-2 * jnp.abs(z / cap))
+        x, slope = cap * share, 4 * tail / ((1 + tail) * (1 + tail))
+        in_cap = (share - z / cap * slope) / temperature
+    return Tile(
+        x=jnp.where(absent, -jnp.inf, x / temperature),
+        slope=jnp.where(absent, 1.0, slope / temperature),
+        in_cap=in_cap,
+        in_temperature=-x / (temperature * temperature),
+        classes=j * cut.columns + jax.lax.broadcasted_iota(jnp.int32, z.shape, 1),
+    )
+
+
+def _of_tokens(values: Array) -> Array:
+    return jnp.sum(values, axis=1, keepdims=True)
+
+
+def _statistics(cut: Cut, options, h, w, b, labels, others, own, top, total) -> None:
+    """log Σ exp x over the classes that are not the label, tile by tile, and x of the label."""
+    j = pl.program_id(1)
+
+    @pl.when(j == 0)
+    def _() -> None:
+        top[...] = jnp.full(top.shape, -jnp.inf, jnp.float32)
+        total[...] = jnp.zeros(total.shape, jnp.float32)
+        own[...] = jnp.zeros(own.shape, jnp.float32)
+
+    tile = _tile(cut, j, options, h[...], w[...], b)
+    label = tile.classes == labels[...]
+    own[...] += _of_tokens(jnp.where(label, tile.x, 0.0))
+    rest, before = jnp.where(label, -jnp.inf, tile.x), top[...]
+    now = jnp.maximum(before, jnp.max(rest, axis=1, keepdims=True))
+    origin = jnp.where(now == -jnp.inf, 0.0, now)
+    total[...] = total[...] * jnp.exp(before - origin) + _of_tokens(jnp.exp(rest - origin))
+    top[...] = now
+
+    @pl.when(j == pl.num_programs(1) - 1)
+    def _() -> None:
+        others[...] = top[...] + jnp.log(total[...])
+
+
+def _in_x(tile: Tile, labels: Ref, others: Ref, g_others: Ref, g_own: Ref) -> Array:
+    origin = jnp.where(others[...] == -jnp.inf, 0.0, others[...])
+    shares = jnp.exp(tile.x - origin)
+    return jnp.where(tile.classes == labels[...], g_own[...], g_others[...] * shares)
+
+
+def _in_hidden(cut: Cut, options, h, w, b, *refs) -> None:
+    """The gradient of the hidden states, and each token's part in that of cap and temperature."""
+    *of_labels, in_hidden, in_cap, in_temperature, total = refs
+    j = pl.program_id(1)
+
+    @pl.when(j == 0)
+    def _() -> None:
+        for ref in (total, in_cap, in_temperature):
+            ref[...] = jnp.zeros(ref.shape, jnp.float32)
+
+    tile = _tile(cut, j, options, h[...], w[...], b)
+    in_x = _in_x(tile, *of_labels)
+    in_cap[...] += _of_tokens(in_x * tile.in_cap)
+    in_temperature[...] += _of_tokens(in_x * tile.in_temperature)
+    in_product = (in_x * tile.slope).astype(w.dtype)
+    columns = _ragged(w[...], 1, j, cut.classes, 0.0)
+    total[...] += _product(in_product, columns, 1, 1)
+
+    @pl.when(j == pl.num_programs(1) - 1)
+    def _() -> None:
+        in_hidden[...] = total[...].astype(in_hidden.dtype)
+
+
+def _in_head(cut: Cut, options, h, w, b, *refs) -> None:
+    """The gradients of the head and of the bias."""
+    *of_labels, in_head, in_bias, total = refs
+    j, i = pl.program_id(0), pl.program_id(1)
+
+    @pl.when(i == 0)
+    def _() -> None:
+        for ref in (total, in_bias):
+            ref[...] = jnp.zeros(ref.shape, jnp.float32)
+
+    rows = _ragged(h[...], 0, i, cut.tokens, 0.0)
+    tile = _tile(cut, j, options, rows, w[...], b)
+    in_product = _ragged(_in_x(tile, *of_labels) * tile.slope, 0, i, cut.tokens, 0.0)
+    in_bias[...] += jnp.sum(in_product, axis=0, keepdims=True)
+    total[...] += _product(rows, in_product.astype(h.dtype), 0, 0)
+
+    @pl.when(i == pl.num_programs(1) - 1)
+    def _() -> None:
+        in_head[...] = total[...].astype(in_head.dtype)
+
+
+def _product(a: Array, b: Array, of_a: int, of_b: int) -> Array:
+    summed = (((of_a,), (of_b,)), ((), ()))
+    return jax.lax.dot_general(a, b, summed, preferred_element_type=jnp.float32)
+
+
+class Result(NamedTuple):
+    """What a kernel writes: `size` numbers for each token, or for each class."""
+
+    of: str
+    size: int
+    dtype: Any
+
+
+def _run(
+    kernel: Callable[..., None],
+    cut: Cut,
+    operands: tuple[Array, ...],
+    results: list[Result],
+    scratch: list[tuple[int, int]],
+    *,
+    classes_first: bool = False,
+    products: int,
+    interpret: Any,
+) -> list[Array]:
+    """The kernel over all tiles; the operands are options, hidden, head, bias, then one a token."""
+    tiles = pl.cdiv(cut.tokens, cut.rows), pl.cdiv(cut.classes, cut.columns)
+
+    def block(of: str, size: int) -> pl.BlockSpec:
+        if of == "tokens":
+            return pl.BlockSpec((cut.rows, size), lambda *at: (at[classes_first], 0))
+        return pl.BlockSpec((size, cut.columns), lambda *at: (0, at[not classes_first]))
+
+    def whole(of: str, size: int, dtype: Any) -> jax.ShapeDtypeStruct:
+        shape = (cut.tokens, size) if of == "tokens" else (size, cut.classes)
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    a_token = [block("tokens", 1)] * (len(operands) - 4)
+    return pl.pallas_call(
+        functools.partial(kernel, cut),
+        grid=tiles[::-1] if classes_first else tiles,
+        in_specs=[
+            pl.BlockSpec(memory_space=pltpu.SMEM),
+            block("tokens", cut.features),
+            block("classes", cut.features),
+            block("classes", 1),
+            *a_token,
+        ],
+        out_specs=[block(result.of, result.size) for result in results],
+        out_shape=[whole(*result) for result in results],
+        scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=VMEM
+        ),
+        cost_estimate=pl.CostEstimate(
+            flops=2 * products * cut.tokens * cut.features * cut.classes,
+            transcendentals=cut.tokens * cut.classes,
+            bytes_accessed=sum(a.nbytes for a in operands),
+        ),
+        interpret=interpret,
+    )(*operands)
+
+
+def _operands(hidden, head, bias, labels, cap, temperature) -> tuple[Array, ...]:
+    options = jnp.stack([temperature if cap is None else cap, temperature])[None]
+    return options, hidden, head, bias[None], labels.astype(jnp.int32)[:, None]
+
+
+def statistics(
+    cut: Cut,
+    hidden: Array,
+    head: Array,
+    bias: Array,
+    labels: Array,
+    cap: Array | None,
+    temperature: Array,
+    *,
+    interpret: Any = False,
+) -> tuple[Array, Array]:
+    """log Σ exp x over the classes that are not the label, and x of the label, of each token."""
+    operands = _operands(hidden, head, bias, labels, cap, temperature)
+    number = Result("tokens", 1, jnp.float32)
+    scratch = [(cut.rows, 1)] * 2
+    others, own = _run(
+        _statistics, cut, operands, [number] * 2, scratch, products=1, interpret=interpret
+    )
+    return others[:, 0], own[:, 0]
+
+
+def gradients(
+    cut: Cut,
+    hidden: Array,
+    head: Array,
+    bias: Array,
+    labels: Array,
+    cap: Array | None,
+    temperature: Array,
+    others: Array,
+    g_others: Array,
+    g_own: Array,
+    *,
+    interpret: Any = False,
+) -> tuple[Array, Array, Array, Array, Array]:
+    """The gradients of hidden, head and bias, and each token's part of cap's and temperature's."""
+    of_labels = [others[:, None], g_others[:, None], g_own[:, None]]
+    operands = (*_operands(hidden, head, bias, labels, cap, temperature), *of_labels)
+    run = functools.partial(_run, cut=cut, operands=operands, products=2, interpret=interpret)
+    number = Result("tokens", 1, jnp.float32)
+    in_hidden, in_cap, in_temperature = run(
+        _in_hidden,
+        results=[Result("tokens", cut.features, hidden.dtype), number, number],
+        scratch=[(cut.rows, cut.features)],
+    )
+    in_head, in_bias = run(
+        _in_head,
+        results=[Result("classes", cut.features, head.dtype), Result("classes", 1, jnp.float32)],
+        scratch=[(cut.features, cut.columns)],
+        classes_first=True,
+    )
+    return in_hidden, in_head, in_bias[0], in_cap[:, 0], in_temperature[:, 0]
