@@ -20,6 +20,9 @@ from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from jaxloss.fused import tiles
+from jaxloss.fused.tiles import Tile
+
 #: Bytes of vector memory that a kernel may take; v5e, v5p, v6e and tpu7x have 64 MiB or more.
 VMEM = 48 * 2**20
 #: Tokens and classes of a tile: the first that fits is taken.
@@ -37,16 +40,6 @@ class Cut(NamedTuple):
     rows: int
     columns: int
     capped: bool
-
-
-class Tile(NamedTuple):
-    """A tile of logits x, and the derivatives of x in the product, the cap and the temperature."""
-
-    x: Array
-    slope: Array
-    in_cap: Array
-    in_temperature: Array
-    classes: Array
 
 
 def cut(hidden: Array, head: Array, cap: Array | None) -> Cut | None:
@@ -70,24 +63,12 @@ def _ragged(tile: Array, axis: int, number: Array, end: int, blank: float) -> Ar
     return jnp.where(index < end, tile, blank)
 
 
-def _tile(cut: Cut, j: Array, options: Ref, h: Array, w: Array, b: Ref) -> Tile:
-    """x = cap·tanh((h·w + b) / cap) / temperature, in which -inf stays what it is."""
+def _tile(cut: Cut, j: Array, options: Ref, h: Array, w: Array, b: Ref) -> tuple[Tile, Array]:
+    """Tile number j of the logits, and the classes of its columns."""
     product = jnp.dot(h, w, preferred_element_type=jnp.float32) + b[...]
     product = _ragged(product, 1, j, cut.classes, -jnp.inf)
-    absent, cap, temperature = product == -jnp.inf, options[0, 0], options[0, 1]
-    z = jnp.where(absent, 0.0, product)
-    x, slope, in_cap = z, jnp.ones_like(z), jnp.zeros_like(z)
-    if cut.capped:
-        share, tail = jnp.tanh(z / cap), jnp.exp(-2 * jnp.abs(z / cap))
-        x, slope = cap * share, 4 * tail / ((1 + tail) * (1 + tail))
-        in_cap = (share - z / cap * slope) / temperature
-    return Tile(
-        x=jnp.where(absent, -jnp.inf, x / temperature),
-        slope=jnp.where(absent, 1.0, slope / temperature),
-        in_cap=in_cap,
-        in_temperature=-x / (temperature * temperature),
-        classes=j * cut.columns + jax.lax.broadcasted_iota(jnp.int32, z.shape, 1),
-    )
+    classes = j * cut.columns + jax.lax.broadcasted_iota(jnp.int32, product.shape, 1)
+    return tiles.tile(product, cut.capped, options[0, 0], options[0, 1]), classes
 
 
 def _of_tokens(values: Array) -> Array:
@@ -104,12 +85,12 @@ def _statistics(cut: Cut, options, h, w, b, labels, others, own, top, total) -> 
         total[...] = jnp.zeros(total.shape, jnp.float32)
         own[...] = jnp.zeros(own.shape, jnp.float32)
 
-    tile = _tile(cut, j, options, h[...], w[...], b)
-    label = tile.classes == labels[...]
+    tile, classes = _tile(cut, j, options, h[...], w[...], b)
+    label = classes == labels[...]
     own[...] += _of_tokens(jnp.where(label, tile.x, 0.0))
     rest, before = jnp.where(label, -jnp.inf, tile.x), top[...]
     now = jnp.maximum(before, jnp.max(rest, axis=1, keepdims=True))
-    origin = jnp.where(now == -jnp.inf, 0.0, now)
+    origin = tiles.finite(now)
     total[...] = total[...] * jnp.exp(before - origin) + _of_tokens(jnp.exp(rest - origin))
     top[...] = now
 
@@ -118,15 +99,9 @@ def _statistics(cut: Cut, options, h, w, b, labels, others, own, top, total) -> 
         others[...] = top[...] + jnp.log(total[...])
 
 
-def _in_x(tile: Tile, labels: Ref, others: Ref, g_others: Ref, g_own: Ref) -> Array:
-    origin = jnp.where(others[...] == -jnp.inf, 0.0, others[...])
-    shares = jnp.exp(tile.x - origin)
-    return jnp.where(tile.classes == labels[...], g_own[...], g_others[...] * shares)
-
-
-def _in_hidden(cut: Cut, options, h, w, b, *refs) -> None:
+def _in_hidden(cut: Cut, options, h, w, b, labels, *refs) -> None:
     """The gradient of the hidden states, and each token's part in that of cap and temperature."""
-    *of_labels, in_hidden, in_cap, in_temperature, total = refs
+    *of_tokens, in_hidden, in_cap, in_temperature, total = refs
     j = pl.program_id(1)
 
     @pl.when(j == 0)
@@ -134,8 +109,8 @@ def _in_hidden(cut: Cut, options, h, w, b, *refs) -> None:
         for ref in (total, in_cap, in_temperature):
             ref[...] = jnp.zeros(ref.shape, jnp.float32)
 
-    tile = _tile(cut, j, options, h[...], w[...], b)
-    in_x = _in_x(tile, *of_labels)
+    tile, classes = _tile(cut, j, options, h[...], w[...], b)
+    in_x = tiles.in_x(tile.x, classes == labels[...], *(ref[...] for ref in of_tokens))
     in_cap[...] += _of_tokens(in_x * tile.in_cap)
     in_temperature[...] += _of_tokens(in_x * tile.in_temperature)
     in_product = (in_x * tile.slope).astype(w.dtype)
@@ -147,9 +122,9 @@ def _in_hidden(cut: Cut, options, h, w, b, *refs) -> None:
         in_hidden[...] = total[...].astype(in_hidden.dtype)
 
 
-def _in_head(cut: Cut, options, h, w, b, *refs) -> None:
+def _in_head(cut: Cut, options, h, w, b, labels, *refs) -> None:
     """The gradients of the head and of the bias."""
-    *of_labels, in_head, in_bias, total = refs
+    *of_tokens, in_head, in_bias, total = refs
     j, i = pl.program_id(0), pl.program_id(1)
 
     @pl.when(i == 0)
@@ -158,8 +133,9 @@ def _in_head(cut: Cut, options, h, w, b, *refs) -> None:
             ref[...] = jnp.zeros(ref.shape, jnp.float32)
 
     rows = _ragged(h[...], 0, i, cut.tokens, 0.0)
-    tile = _tile(cut, j, options, rows, w[...], b)
-    in_product = _ragged(_in_x(tile, *of_labels) * tile.slope, 0, i, cut.tokens, 0.0)
+    tile, classes = _tile(cut, j, options, rows, w[...], b)
+    in_x = tiles.in_x(tile.x, classes == labels[...], *(ref[...] for ref in of_tokens))
+    in_product = _ragged(in_x * tile.slope, 0, i, cut.tokens, 0.0)
     in_bias[...] += jnp.sum(in_product, axis=0, keepdims=True)
     total[...] += _product(rows, in_product.astype(h.dtype), 0, 0)
 
@@ -193,7 +169,7 @@ def _run(
     interpret: Any,
 ) -> list[Array]:
     """The kernel over all tiles; the operands are options, hidden, head, bias, then one a token."""
-    tiles = pl.cdiv(cut.tokens, cut.rows), pl.cdiv(cut.classes, cut.columns)
+    grid = pl.cdiv(cut.tokens, cut.rows), pl.cdiv(cut.classes, cut.columns)
 
     def block(of: str, size: int) -> pl.BlockSpec:
         if of == "tokens":
@@ -207,7 +183,7 @@ def _run(
     a_token = [block("tokens", 1)] * (len(operands) - 4)
     return pl.pallas_call(
         functools.partial(kernel, cut),
-        grid=tiles[::-1] if classes_first else tiles,
+        grid=grid[::-1] if classes_first else grid,
         in_specs=[
             pl.BlockSpec(memory_space=pltpu.SMEM),
             block("tokens", cut.features),
@@ -271,8 +247,8 @@ def gradients(
     interpret: Any = False,
 ) -> tuple[Array, Array, Array, Array, Array]:
     """The gradients of hidden, head and bias, and each token's part of cap's and temperature's."""
-    of_labels = [others[:, None], g_others[:, None], g_own[:, None]]
-    operands = (*_operands(hidden, head, bias, labels, cap, temperature), *of_labels)
+    of_tokens = [others[:, None], g_others[:, None], g_own[:, None]]
+    operands = (*_operands(hidden, head, bias, labels, cap, temperature), *of_tokens)
     run = functools.partial(_run, cut=cut, operands=operands, products=2, interpret=interpret)
     number = Result("tokens", 1, jnp.float32)
     in_hidden, in_cap, in_temperature = run(
