@@ -68,7 +68,7 @@ def _tile(cut: Cut, j: Array, options: Ref, h: Array, w: Array, b: Ref) -> tuple
     product = jnp.dot(h, w, preferred_element_type=jnp.float32) + b[...]
     product = _ragged(product, 1, j, cut.classes, -jnp.inf)
     classes = j * cut.columns + jax.lax.broadcasted_iota(jnp.int32, product.shape, 1)
-    return tiles.tile(product, cut.capped, options[0, 0], options[0, 1]), classes
+    return tiles.tile(product, cut.capped, *(options[0, k] for k in range(3))), classes
 
 
 def _of_tokens(values: Array) -> Array:
@@ -207,7 +207,7 @@ def _run(
 
 
 def _operands(hidden, head, bias, labels, cap, temperature) -> tuple[Array, ...]:
-    options = jnp.stack([temperature if cap is None else cap, temperature])[None]
+    options = tiles.scalars(cap, temperature)[None]
     return options, hidden, head, bias[None], labels.astype(jnp.int32)[:, None]
 
 

@@ -20,21 +20,25 @@ class Tile(NamedTuple):
     in_temperature: Array
 
 
-def tile(product: Array, capped: bool, cap: Array, temperature: Array) -> Tile:
+def scalars(cap: Array | None, temperature: Array) -> Array:
+    """What `tile` needs of the cap and the temperature: the cap, 1 / cap and 1 / temperature."""
+    cap = temperature if cap is None else cap
+    return jnp.stack([cap, 1 / cap, 1 / temperature])
+
+
+def tile(product: Array, capped: bool, cap: Array, of_cap: Array, of_temperature: Array) -> Tile:
     """x = cap·tanh(z / cap) / temperature, or z / temperature; -inf stays what it is."""
     absent = product == -jnp.inf
     z = jnp.where(absent, 0.0, product)
-    x, slope, in_cap = z, jnp.ones_like(z), jnp.zeros_like(z)
+    x, slope, in_cap = product, jnp.ones_like(z), jnp.zeros_like(z)
     if capped:
-        share, tail = jnp.tanh(z / cap), jnp.exp(-2 * jnp.abs(z / cap))
-        x, slope = cap * share, 4 * tail / ((1 + tail) * (1 + tail))
-        in_cap = (share - z / cap * slope) / temperature
-    return Tile(
-        x=jnp.where(absent, -jnp.inf, x / temperature),
-        slope=jnp.where(absent, 1.0, slope / temperature),
-        in_cap=in_cap,
-        in_temperature=-x / (temperature * temperature),
-    )
+        v = z * of_cap
+        share, tail = jnp.tanh(v), jnp.exp(-2 * jnp.abs(v))
+        slope = 4 * tail / ((1 + tail) * (1 + tail))
+        x, in_cap = jnp.where(absent, -jnp.inf, cap * share), (share - v * slope) * of_temperature
+    x = x * of_temperature
+    in_temperature = jnp.where(absent, 0.0, -x * of_temperature)
+    return Tile(x, jnp.where(absent, 1.0, slope * of_temperature), in_cap, in_temperature)
 
 
 def finite(top: Array) -> Array:
