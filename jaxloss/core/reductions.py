@@ -68,6 +68,25 @@ def reduce(
     return reduction(kept(values, where, None)[0], where, weights)
 
 
+def adds_up(reduction: object) -> bool:
+    """Whether a reduction needs the sum of the values only, and no value of its own."""
+    return reduction in ("mean", "sum", stats, unit_mean, unit_stats)
+
+
+def reduce_total(
+    total: Array,
+    kept_units: Array,
+    counts: Array,
+    *,
+    reduction: Reduction[R],
+) -> R:
+    """`reduce`, where it `adds_up` and the sum is known: Σ w·ℓ, the units kept, and Σ w."""
+    if reduction == "sum":
+        return cast(R, total)
+    mean = Mean(total, kept_units if reduction in (unit_mean, unit_stats) else counts)
+    return cast(R, mean if reduction in (stats, unit_stats) else mean.value())
+
+
 def _mean(
     values: Array, counts: Array | None, where: ArrayLike | None, weights: ArrayLike | None
 ) -> Mean:

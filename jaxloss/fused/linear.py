@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, Num
 
-from jaxloss.core import class_options, inputs, over_classes
-from jaxloss.core.reductions import R, Reduction, reduce
+from jaxloss.core.reductions import R, Reduction, adds_up
+from jaxloss.fused import heads, schedules
+from jaxloss.fused.schedules import Name, Plan
 
 #: The kind of label that each loss learns from: none in a table, which holds no head.
 LEARNS: dict[str, str] = {}
@@ -24,6 +24,9 @@ def linear_softmax_cross_entropy(
     logit_softcap: Float[ArrayLike, ""] | int | None = None,
     class_weights: Num[ArrayLike, "..."] | None = None,
     temperature: Float[ArrayLike, ""] | int = 1.0,
+    schedule: Name | Plan | None = None,
+    memory_budget: int | None = None,
+    implementation: str | None = None,
     where: Bool[ArrayLike, "..."] | None = None,
     weights: Num[ArrayLike, "..."] | None = None,
     reduction: Reduction[R] = "mean",
@@ -75,14 +78,22 @@ def linear_softmax_cross_entropy(
         Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models", 2024,
         arXiv:2411.09009.
     """
-    one_dtype = jnp.result_type(hidden) == jnp.result_type(head)
-    h, w, labels = inputs.headed(where, labels=labels, hidden=hidden, head=head)
-    dtype = jnp.result_type(hidden) if one_dtype else h.dtype
-    logits = jnp.matmul(h.astype(dtype), w.astype(dtype), preferred_element_type=h.dtype)
-    if bias is not None:
-        bias = inputs.with_a_class(jnp.asarray(bias), 0)
-        logits = logits + inputs.option("bias", bias, logits, must_be="a number", entries=True)
-    temperature = inputs.option("temperature", temperature, logits, must_be="positive")
-    x = over_classes.tempered(class_options.capped(logits, logit_softcap), temperature)
-    values, counts = class_options.cost_of_labels(x, labels, class_weights, label_smoothing, z_loss)
-    return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
+    h, w, labels = heads.headed(where, hidden, head, labels)
+    options = heads.options(
+        w,
+        bias=bias,
+        logit_softcap=logit_softcap,
+        temperature=temperature,
+        class_weights=class_weights,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+    )
+    how = schedules.plan(
+        h,
+        w,
+        schedule=schedule,
+        memory_budget=memory_budget,
+        implementation=implementation,
+        per_token=not adds_up(reduction),
+    )
+    return heads.cross_entropy(how, h, w, labels, options, where, weights, reduction)

@@ -1,0 +1,171 @@
+"""From hidden states, heads and options to a loss, by whatever schedule."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxloss.core import class_options, inputs, numerics, over_classes
+from jaxloss.core.checks import observing
+from jaxloss.core.reductions import R, Reduction, adds_up, reduce, reduce_total
+from jaxloss.core.statistics import Mean, kept
+from jaxloss.fused import blocks, products, tokens
+from jaxloss.fused.blocks import Options, Statistics, Tile
+from jaxloss.fused.schedules import Plan
+
+RANGES = {
+    "bias": "a number",
+    "logit_softcap": "positive",
+    "temperature": "positive",
+    "class_weights": "0 or more",
+    "label_smoothing": "in [0, 1]",
+    "z_loss": "0 or more",
+}
+PER_CLASS = ("bias", "class_weights")
+
+
+def headed(
+    where: ArrayLike | None, hidden: ArrayLike, head: ArrayLike, labels: ArrayLike
+) -> tuple[Array, Array, Array]:
+    """Checked, and both operands of the product in one dtype: theirs, or else a wide one."""
+    one_dtype = jnp.result_type(hidden) == jnp.result_type(head)
+    h, w, labels = inputs.headed(where, labels=labels, hidden=hidden, head=head)
+    dtype = jnp.result_type(hidden) if one_dtype else h.dtype
+    return h.astype(dtype), w.astype(dtype), labels
+
+
+def options(head: Array, **given: ArrayLike | None) -> Options:
+    """Those that are in use, checked, as arrays without axes or with one entry per class."""
+    like = jnp.zeros((head.shape[1],), products.wide(head.dtype))
+    used = {}
+    for name, value in given.items():
+        one = name == "temperature" and isinstance(value, numbers.Real) and value == 1
+        if value is not None and inputs.given(value) and not one:
+            if name in PER_CLASS:
+                value = inputs.with_a_class(jnp.asarray(value), 0)
+            used[name] = inputs.option(
+                name, value, like, must_be=RANGES[name], entries=name in PER_CLASS
+            )
+    return used
+
+
+def cross_entropy(
+    how: Plan,
+    hidden: Array,
+    head: Array,
+    labels: Array,
+    options: Options,
+    where: ArrayLike | None,
+    weights: ArrayLike | None,
+    reduction: Reduction[R],
+) -> R:
+    """Class indices against the scores of one head."""
+    if how.schedule == "plain":
+        logits = jnp.matmul(hidden, head, preferred_element_type=products.wide(hidden.dtype))
+        values, counts = _cost(blocks.scores(logits, options), labels, options)
+        return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
+    rows = hidden.reshape(-1, hidden.shape[-1]), labels.reshape(-1)
+    if how.schedule == "tokens":
+        counts = counts_of(labels, options, products.wide(hidden.dtype))
+        heads = ((rows[0], head),)
+        return by_tokens(
+            how, _of_chunk, heads, rows[1], (), options, counts, where, weights, reduction
+        )
+    spread = "label_smoothing" in options
+    found = statistics(how, rows[0], head, rows[1], options, spread=spread)
+    values, counts = _cost_of(found, rows[1], head.shape[1], options)
+    counts = None if counts is None else counts.reshape(labels.shape)
+    values = values.reshape(labels.shape)
+    return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
+
+
+def _cost(x: Array, labels: Array, options: Options) -> tuple[Array, Array | None]:
+    smoothing, z_loss = options.get("label_smoothing", 0.0), options.get("z_loss", 0.0)
+    return class_options.cost_of_labels(x, labels, options.get("class_weights"), smoothing, z_loss)
+
+
+def _of_chunk(logits: tuple[Array, ...], labels: Array, rows: Any, options: Options) -> Array:
+    return _cost(blocks.scores(logits[0], options), labels, options)[0]
+
+
+def counts_of(labels: Array, options: Options, dtype: Any) -> Array:
+    """What each label adds to the denominator."""
+    weights = options.get("class_weights")
+    if weights is None:
+        return jnp.ones(labels.shape, dtype)
+    if not weights.ndim:
+        return jnp.broadcast_to(weights, labels.shape)
+    return over_classes.shared_at(weights.reshape((1,) * labels.ndim + (-1,)), labels)
+
+
+def statistics(
+    how: Plan,
+    hidden: Array,
+    head: Array,
+    labels: Array,
+    options: Options,
+    *,
+    spread: bool = False,
+    entropy: bool = False,
+) -> Statistics:
+    """Of the rows, by blocks of classes."""
+    tile = Tile(min(how.rows, len(labels)), min(how.classes, head.shape[1]), spread, entropy)
+    names = ("bias", "logit_softcap", "temperature", *(("class_weights",) if spread else ()))
+    used = {name: value for name, value in options.items() if name in names}
+    with observing(None):
+        return blocks.statistics(how.kernel(), tile, hidden, head, labels, used)
+
+
+def _cost_of(
+    found: Statistics, labels: Array, classes: int, options: Options
+) -> tuple[Array, Array | None]:
+    """`class_options.cost_of_labels`, of the statistics."""
+    values = numerics.softplus(found.others - found.own)
+    lse = numerics.log_add(found.others, found.own)
+    weighted = "class_weights" in options
+    counts = counts_of(labels, options, values.dtype) if weighted else None
+    if counts is not None:
+        values = counts * values
+    if found.spread is not None:
+        bias = jnp.broadcast_to(options.get("bias", jnp.zeros((), lse.dtype)), (classes,))
+        present = (~jnp.isneginf(bias)).astype(lse.dtype)
+        number = jnp.sum(present)
+        mass = jnp.sum(options["class_weights"] * present) if weighted else number
+        even = numerics.ratio(mass * lse - found.spread, number)
+        values = numerics.blend(options["label_smoothing"], values, even)
+    if "z_loss" in options:
+        penalty = options["z_loss"] * lse**2
+        values = values + (penalty if counts is None else counts * penalty)
+    return values, counts
+
+
+def by_tokens(
+    how: Plan,
+    loss: tokens.Loss,
+    heads: tokens.Heads,
+    labels: Any,
+    rows: Any,
+    options: Options,
+    counts: Array,
+    where: ArrayLike | None,
+    weights: ArrayLike | None,
+    reduction: Reduction[R],
+) -> R:
+    """A loss over chunks of rows, with its gradient where the reduction adds up."""
+    ones = jnp.ones_like(counts)
+    there, times = kept(ones, where, weights)
+    flat = there.reshape(-1) > 0
+    with observing(None):
+        if not adds_up(reduction):
+            values = tokens.values(loss, how.rows, heads, labels, rows, options, flat)
+            values = values.reshape(counts.shape)
+            return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
+        times = times.reshape(-1)
+        total = tokens.total(loss, how.rows, heads, labels, rows, options, flat, times)
+    number = Mean.of(counts, where, weights).total
+    return reduce_total(total, Mean.of(ones, where).weight, number, reduction=reduction)

@@ -1,0 +1,188 @@
+"""How the scores of a linear head are gone through, chosen by a formula that can be asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from typing import Literal, Protocol, TypeAlias, cast, get_args
+
+import jax
+import jax.numpy as jnp
+
+from jaxloss.fused import blocks, products
+
+Name: TypeAlias = Literal["plain", "tokens", "classes", "tiles"]
+#: The implementations of `blocks.Kernel`, and the modules that hold them.
+KERNELS = {"xla": "blocks"}
+SMALL = 2**26  # bytes: whatever takes less is computed plainly
+
+
+class HasShape(Protocol):
+    """An array, or a `jax.ShapeDtypeStruct`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> jnp.dtype: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How a linear head is gone through; `schedule=` of its losses takes one.
+
+    schedule: "plain" builds all scores; "tokens" takes `rows` tokens at a time, with all classes;
+        "classes" takes `classes` of them at a time, with all tokens; "tiles" takes `rows` tokens
+        and `classes` classes.
+    bytes: About how much is there at once, besides the arguments and their gradients.
+    """
+
+    schedule: Name
+    rows: int
+    classes: int
+    implementation: str = "xla"
+    bytes: int = 0
+    reason: str = "asked for"
+
+    def __str__(self) -> str:
+        size = f"{self.rows} tokens x {self.classes} classes at a time"
+        return (
+            f"{self.schedule} ({self.implementation}): {size}, {self.bytes / 2**20:.1f} MiB; "
+            f"{self.reason}"
+        )
+
+    def kernel(self) -> blocks.Kernel:
+        """What computes a block of classes; a kernel is imported when it is used."""
+        module = importlib.import_module(f"jaxloss.fused.{KERNELS[self.implementation]}")
+        return cast(blocks.Kernel, module)
+
+
+def plan(
+    hidden: HasShape,
+    head: HasShape,
+    *,
+    schedule: Name | Plan | None = None,
+    memory_budget: int | None = None,
+    implementation: str | None = None,
+    per_token: bool = False,
+    backend: str | None = None,
+) -> Plan:
+    """What a loss of a linear head does, without doing it.
+
+    Nothing is tried out: the choice is a formula of the backend, the shapes and the budget.
+
+    Args:
+        hidden: `[*units, features]`, an array or a `jax.ShapeDtypeStruct`.
+        head: `[features, classes]`.
+        schedule: A name forces the schedule, a `Plan` the sizes too.
+        memory_budget: Bytes, besides the arguments and their gradients.
+        implementation: Forces what computes a block of classes: "xla".
+        per_token: Whether the loss is asked for one value per token.
+        backend: "cpu", "gpu" or "tpu"; None is the one in use.
+
+    Returns:
+        A `Plan`, which prints.
+
+    Raises:
+        ValueError: A name is unknown, or the budget is not positive.
+
+    Example:
+        >>> hidden = jax.ShapeDtypeStruct((2048, 512), jnp.float32)
+        >>> head = jax.ShapeDtypeStruct((512, 32000), jnp.float32)
+        >>> print(jaxloss.fused.plan(hidden, head, backend="cpu", memory_budget=2**26))
+        tiles (xla): 512 tokens x 4000 classes at a time, ... MiB; ...
+    """
+    if implementation is not None and implementation not in KERNELS:
+        raise ValueError(
+            f"implementation must be None or one of {[*KERNELS]}, got {implementation!r}."
+        )
+    if memory_budget is not None and memory_budget <= 0:
+        raise ValueError(f"memory_budget must be a positive number of bytes, got {memory_budget}.")
+    if isinstance(schedule, Plan):
+        return schedule
+    if schedule is not None and schedule not in get_args(Name):
+        raise ValueError(
+            f"schedule must be None, a Plan or one of {get_args(Name)}, got {schedule!r}."
+        )
+    costs = _Costs.of(hidden, head, backend or jax.default_backend(), implementation or "xla")
+    if schedule is not None:
+        return costs.within(schedule, memory_budget, "asked for")
+    return costs.choose(memory_budget, implementation, per_token)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Costs:
+    tokens: int
+    features: int
+    classes: int
+    item: int
+    backend: str
+    implementation: str
+
+    @classmethod
+    def of(cls, hidden: HasShape, head: HasShape, backend: str, implementation: str) -> _Costs:
+        tokens = 1
+        for n in hidden.shape[:-1]:
+            tokens *= n
+        item = products.wide(jnp.dtype(hidden.dtype)).itemsize
+        return cls(tokens, hidden.shape[-1], max(1, head.shape[-1]), item, backend, implementation)
+
+    def choose(self, budget: int | None, implementation: str | None, per_token: bool) -> Plan:
+        plain = self.within("plain", None, "small")
+        if not self.tokens or (plain.bytes <= min(SMALL, budget or SMALL) and not implementation):
+            return plain
+        by_classes = implementation is not None or per_token
+        allowed = plain.bytes // 2 if budget is None else budget
+        why = "half of what plain takes" if budget is None else "the budget"
+        for schedule in ("classes", "tiles") if by_classes else ("tokens", "tiles"):
+            found = self.within(schedule, allowed, f"the fastest within {why}")
+            if found.bytes <= allowed:
+                return found
+        return dataclasses.replace(found, reason=f"the least there is, more than {why}")
+
+    def within(self, schedule: Name, budget: int | None, reason: str) -> Plan:
+        """The largest pieces that fit the budget, or the smallest ones."""
+        most_rows, most_classes = (256, 4096) if self.backend == "cpu" else (2048, 8192)
+        rows = max(1, self.tokens)
+        classes = self.classes
+        if schedule == "tokens":
+            rows = min(rows, most_rows)
+        elif schedule != "plain":
+            classes = self.balanced(most_classes)
+            rows = rows if schedule == "classes" else min(rows, 2 * most_rows)
+        made = Plan(
+            schedule,
+            rows,
+            classes,
+            self.implementation,
+            self.bytes(schedule, rows, classes),
+            reason,
+        )
+        while budget is not None and made.bytes > budget:
+            smaller_rows, smaller_classes = rows, classes
+            if schedule in ("tokens", "tiles"):
+                smaller_rows = max(min(rows, 64), rows // 2)
+            if schedule in ("classes", "tiles"):
+                smaller_classes = max(min(classes, 512), -(-classes // 2))
+            if (smaller_rows, smaller_classes) == (rows, classes):
+                break
+            rows, classes = smaller_rows, smaller_classes
+            made = dataclasses.replace(
+                made, rows=rows, classes=classes, bytes=self.bytes(schedule, rows, classes)
+            )
+        return made
+
+    def balanced(self, most: int) -> int:
+        """Blocks of about one size, so that the last one overlaps little; of whole lanes."""
+        size = -(-self.classes // -(-self.classes // most))
+        return size if self.backend == "cpu" else min(self.classes, -(-size // 128) * 128)
+
+    def bytes(self, schedule: Name, rows: int, classes: int) -> int:
+        """Two arrays of scores, and sums of gradients."""
+        scores = 2 * rows * classes
+        sums = {
+            "plain": 0,
+            "tokens": self.features * classes,
+            "classes": 2 * self.tokens * self.features + self.features * classes,
+            "tiles": 2 * self.tokens * self.features + self.features * classes,
+        }
+        return self.item * (scores + sums[schedule])
