@@ -4,9 +4,9 @@ No kernel here has been timed on a GPU: they are interpreted and compiled ahead 
 and stay opt-in until they beat the schedules in pure JAX on hardware.
 
 Both kernels are a matrix product whose tiles are consumed where they are computed. The forward one
-leaves two numbers for each token and stripe of classes; the backward one leaves the gradient of the
+leaves two numbers for each token and tile of classes; the backward one leaves the gradient of the
 logits of a block of classes, which two products of XLA turn into the gradients of hidden and head.
-One warpgroup loads and two multiply, each its own stripe of the classes of a tile.
+One warpgroup loads and two multiply, each for its own tokens of a tile.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from jaxloss.fused import tiles
+from jaxloss.fused import kernels, products, tiles
+from jaxloss.fused.blocks import Options, Statistics
+from jaxloss.fused.blocks import Tile as Size
+from jaxloss.fused.kernels import COLUMNS, DEPTH, GROUPS, ROWS
+from jaxloss.fused.tiles import Operands
 
-#: Warpgroups that multiply, and the tokens, the classes and the features that each has at a time.
-GROUPS, ROWS, COLUMNS, DEPTH = 2, 64, 256, 64
+NAME = "mosaic_gpu"
+
 TOKENS = GROUPS * ROWS
 #: Steps that are fetched ahead, forward and backward: what the results leave of shared memory.
 STAGES = 4, 3
-#: Classes of a stripe whose gradients are in registers together.
+#: Classes of a tile whose gradients are in registers together.
 PART = 16
 #: Streaming multiprocessors of H100 and H200; on others some have no tile, or some have two.
 PROCESSORS = 132
-#: Bytes that the gradient of a block of logits may take.
-BLOCK = 2**28
 
 Ref: TypeAlias = Any  # Pallas has no public type for what a kernel reads and writes
 
@@ -159,7 +161,7 @@ def _walk(job: Job, memory: Memory) -> None:
 
 
 def _logits(job: Job, at: Place, options: Ref, sums: Array, bias: Array, labels: Array, skip: int):
-    """Logits of a stripe, or of a part of it that skips classes, and which belong to a label."""
+    """Logits of a part of a tile that skips classes, and which of them belong to a label."""
     product = sums + lax.broadcast_in_dim(bias, sums.shape, [1])
     tile = tiles.tile(product, job.capped, *(options[k] for k in range(3)))
     classes = at.column * COLUMNS + skip + lax.broadcasted_iota(jnp.int32, sums.shape, 1)
@@ -171,7 +173,7 @@ def _down(values: Array, like: Array) -> Array:
 
 
 def _statistics(job: Job, at: Place, options: Ref, sums: Array, staged, written) -> None:
-    """log Σ exp x over the stripe's classes that are not the label, and x of the label."""
+    """log Σ exp x over the tile's classes that are not the label, and x of the label."""
     (bias, labels), (others, own) = staged, written
     top, total, of_label = (jnp.full(ROWS, value) for value in (-jnp.inf, 0.0, 0.0))
     for skip in range(0, COLUMNS, PART):
@@ -239,7 +241,7 @@ def _kernel(job: Job, *refs: Ref) -> None:
 def _nothing(*_: Any, **__: Any) -> None: ...
 
 
-def _run(job: Job, *operands: Array, interpret: Any) -> list[Array]:
+def _run(job: Job, *operands: Array) -> list[Array]:
     return plgpu.kernel(
         functools.partial(_kernel, job),
         out_type=_results(job, operands[0].dtype)[0],
@@ -248,7 +250,7 @@ def _run(job: Job, *operands: Array, interpret: Any) -> list[Array]:
         num_threads=GROUPS + 1,
         thread_name="group",
         compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Warpgroup),
-        interpret=interpret,
+        interpret=kernels.interpreted.value or None,
     )(*operands)
 
 
@@ -256,27 +258,18 @@ def _padded(values: Array, multiple: int, fill: float = 0) -> Array:
     return jnp.pad(values, (0, -values.shape[0] % multiple), constant_values=fill)
 
 
-def statistics(
-    hidden: Array,
-    head: Array,
-    bias: Array,
-    labels: Array,
-    cap: Array | None,
-    temperature: Array,
-    *,
-    interpret: Any = None,
-) -> tuple[Array, Array]:
-    """log Σ exp x over the classes that are not the label, and x of the label, of each token."""
+def forward(size: Size, hidden: Array, head: Array, labels: Array, options: Options) -> Statistics:
+    """As `blocks.forward`; all classes at once."""
+    operands = tiles.operands(NAME, size, hidden, head, labels, options)
     (tokens, features), classes = hidden.shape, head.shape[1]
-    job = Job(tokens, features, classes, cap is not None, backward=False)
-    options = tiles.scalars(cap, temperature)
-    of_classes = _padded(bias, COLUMNS, -jnp.inf)
-    of_tokens = _padded(labels.astype(jnp.int32), TOKENS)
-    others, own = _run(job, hidden, head, options, of_classes, of_tokens, interpret=interpret)
-    return jax.nn.logsumexp(others, axis=0)[:tokens], jnp.sum(own, axis=0)[:tokens]
+    job = Job(tokens, features, classes, operands.capped, backward=False)
+    bias = _padded(operands.bias, COLUMNS, -jnp.inf)
+    others, own = _run(job, hidden, head, operands.scalars, bias, _padded(operands.labels, TOKENS))
+    others = jax.nn.logsumexp(others, axis=0)[:tokens]
+    return tiles.found(others, jnp.sum(own, axis=0)[:tokens], operands.labels)
 
 
-class Gradients(NamedTuple):
+class _Gradients(NamedTuple):
     """Of hidden, head and bias; and each token's part in those of the cap and the temperature."""
 
     hidden: Array
@@ -286,69 +279,58 @@ class Gradients(NamedTuple):
     temperature: Array
 
 
-def gradients(
+def _add(
+    sums: _Gradients,
+    start: Array,
+    width: int,
     hidden: Array,
     head: Array,
-    bias: Array,
-    labels: Array,
-    cap: Array | None,
-    temperature: Array,
-    others: Array,
-    g_others: Array,
-    g_own: Array,
-    *,
-    interpret: Any = None,
-) -> Gradients:
-    """The gradients, by blocks of classes whose gradient of the logits takes at most `BLOCK`."""
-    (tokens, features), classes = hidden.shape, head.shape[1]
-    options = tiles.scalars(cap, temperature)
-    of_tokens = _padded(others, TOKENS, jnp.inf), _padded(g_others, TOKENS), _padded(g_own, TOKENS)
-    most = BLOCK // (hidden.dtype.itemsize * tokens) // COLUMNS * COLUMNS
-    width = min(max(most, COLUMNS), classes)
-
-    def block(start: Array, sums: Gradients, width: int) -> Gradients:
-        job = Job(tokens, features, width, cap is not None, backward=True)
-        w, b = (
-            lax.dynamic_slice_in_dim(head, start, width, 1),
-            lax.dynamic_slice(bias, (start,), (width,)),
-        )
-        y = _padded(labels.astype(jnp.int32) - start.astype(jnp.int32), TOKENS)
-        in_cap, in_temperature, in_bias, in_logits = _run(
-            job,
-            hidden,
-            w,
-            options,
-            _padded(b, COLUMNS, -jnp.inf),
-            y,
-            *of_tokens,
-            interpret=interpret,
-        )
-        in_logits = in_logits[:tokens, :width]
-        in_head = _matmul(hidden, in_logits, 0, 0).astype(head.dtype)
-        in_bias = jnp.sum(in_bias, axis=0)[:width]
-        return Gradients(
-            sums.hidden + _matmul(in_logits, w, 1, 1),
-            lax.dynamic_update_slice_in_dim(sums.head, in_head, start, 1),
-            lax.dynamic_update_slice_in_dim(sums.bias, in_bias, start, 0),
-            sums.cap + jnp.sum(in_cap, axis=0)[:tokens],
-            sums.temperature + jnp.sum(in_temperature, axis=0)[:tokens],
-        )
-
-    number = jnp.zeros(tokens, jnp.float32)
-    sums = Gradients(
-        jnp.zeros((tokens, features), jnp.float32),
-        jnp.zeros_like(head),
-        jnp.zeros_like(bias),
-        number,
-        number,
+    operands: Operands,
+    of_tokens: Sequence[Array],
+) -> _Gradients:
+    """The gradients with those of a block of classes, and of what all blocks share."""
+    tokens, features = hidden.shape
+    w = lax.dynamic_slice_in_dim(head, start, width, axis=1)
+    bias = _padded(lax.dynamic_slice_in_dim(operands.bias, start, width), COLUMNS, -jnp.inf)
+    labels = _padded(operands.labels - start, TOKENS, -1)
+    job = Job(tokens, features, width, operands.capped, backward=True)
+    in_cap, in_temperature, in_bias, in_logits = _run(
+        job, hidden, w, operands.scalars, bias, labels, *of_tokens
     )
-    whole = classes // width
-    sums = lax.fori_loop(0, whole, lambda k, sums: block(k * width, sums, width), sums)
+    in_logits = in_logits[:tokens, :width]
+    in_head = products.to_head(hidden, in_logits).astype(head.dtype)
+    in_bias = jnp.sum(in_bias, axis=0)[:width]
+    return _Gradients(
+        sums.hidden + products.to_hidden(in_logits, w),
+        lax.dynamic_update_slice_in_dim(sums.head, in_head, start, 1),
+        lax.dynamic_update_slice_in_dim(sums.bias, in_bias, start, 0),
+        sums.cap + jnp.sum(in_cap, axis=0)[:tokens],
+        sums.temperature + jnp.sum(in_temperature, axis=0)[:tokens],
+    )
+
+
+def backward(
+    size: Size,
+    hidden: Array,
+    head: Array,
+    labels: Array,
+    options: Options,
+    found: Statistics,
+    change: Statistics,
+) -> tuple[Array, Array, Options]:
+    """As `blocks.backward`; a block of the gradient of the logits is there at a time."""
+    operands = tiles.operands(NAME, size, hidden, head, labels, options)
+    tokens, classes = hidden.shape[0], head.shape[1]
+    width = min(classes, max(COLUMNS, size.classes // COLUMNS * COLUMNS))
+    of_tokens = [_padded(found.others, TOKENS, jnp.inf)]
+    of_tokens += [_padded(values, TOKENS) for values in (change.others, change.own)]
+    of = functools.partial(_add, hidden=hidden, head=head, operands=operands, of_tokens=of_tokens)
+    number = jnp.zeros(tokens, jnp.float32)
+    wide = jnp.zeros(hidden.shape, jnp.float32)
+    sums = _Gradients(wide, jnp.zeros_like(head), jnp.zeros_like(operands.bias), number, number)
+    whole = jnp.int32(classes // width)
+    sums = lax.fori_loop(0, whole, lambda k, sums: of(sums, k * width, width), sums)
     if classes % width:
-        sums = block(jnp.int32(whole * width), sums, classes % width)
-    return sums._replace(hidden=sums.hidden.astype(hidden.dtype))
-
-
-def _matmul(a: Array, b: Array, of_a: int, of_b: int) -> Array:
-    summed = (((of_a,), (of_b,)), ((), ()))
-    return lax.dot_general(a, b, summed, preferred_element_type=jnp.float32)
+        sums = of(sums, whole * width, classes % width)
+    of_hidden, of_head, *rest = sums
+    return of_hidden.astype(hidden.dtype), of_head, tiles.of_options(options, *rest)

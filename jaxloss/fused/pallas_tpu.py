@@ -20,13 +20,12 @@ from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from jaxloss.fused import tiles
-from jaxloss.fused.tiles import Tile
+from jaxloss.fused import kernels, tiles
+from jaxloss.fused.blocks import Options, Statistics
+from jaxloss.fused.blocks import Tile as Size
+from jaxloss.fused.tiles import Operands, Tile
 
-#: Bytes of vector memory that a kernel may take; v5e, v5p, v6e and tpu7x have 64 MiB or more.
-VMEM = 48 * 2**20
-#: Tokens and classes of a tile: the first that fits is taken.
-TILES = ((1024, 512), (512, 512), (512, 256), (256, 256), (256, 128), (128, 128))
+NAME = "pallas_tpu"
 
 Ref: TypeAlias = Any  # Pallas has no public type for what a kernel reads and writes
 
@@ -42,16 +41,12 @@ class Cut(NamedTuple):
     capped: bool
 
 
-def cut(hidden: Array, head: Array, cap: Array | None) -> Cut | None:
-    """The largest tiles with which every kernel fits; None where none does."""
+def _cut(size: Size, hidden: Array, head: Array, capped: bool) -> Cut:
     (tokens, features), classes = hidden.shape, head.shape[1]
-    for rows, columns in TILES:
-        rows, columns = min(rows, tokens), min(columns, classes)
-        operands = 2 * (rows + columns) * features * hidden.dtype.itemsize  # and the next ones
-        results = max(rows, columns) * features * (2 * hidden.dtype.itemsize + 4)
-        if operands + results + 4 * rows * (10 * columns + 16 * 128) <= VMEM:
-            return Cut(tokens, features, classes, rows, columns, cap is not None)
-    return None
+    for part, whole, lanes in ((size.rows, tokens, 16), (size.classes, classes, 128)):
+        if part % lanes and part < whole:
+            raise ValueError(f"{NAME} needs tiles in multiples of 16 x 128, got {size}.")
+    return Cut(tokens, features, classes, size.rows, size.classes, capped)
 
 
 def _ragged(tile: Array, axis: int, number: Array, end: int, blank: float) -> Array:
@@ -166,7 +161,6 @@ def _run(
     *,
     classes_first: bool = False,
     products: int,
-    interpret: Any,
 ) -> list[Array]:
     """The kernel over all tiles; the operands are options, hidden, head, bias, then one a token."""
     grid = pl.cdiv(cut.tokens, cut.rows), pl.cdiv(cut.classes, cut.columns)
@@ -195,71 +189,69 @@ def _run(
         out_shape=[whole(*result) for result in results],
         scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
         compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=VMEM
+            dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=kernels.VMEM
         ),
         cost_estimate=pl.CostEstimate(
             flops=2 * products * cut.tokens * cut.features * cut.classes,
             transcendentals=cut.tokens * cut.classes,
             bytes_accessed=sum(a.nbytes for a in operands),
         ),
-        interpret=interpret,
+        interpret=kernels.interpreted.value,
     )(*operands)
 
 
-def _operands(hidden, head, bias, labels, cap, temperature) -> tuple[Array, ...]:
-    options = tiles.scalars(cap, temperature)[None]
-    return options, hidden, head, bias[None], labels.astype(jnp.int32)[:, None]
+def _columns(operands: Operands, *of_tokens: Array) -> list[Array]:
+    numbers = [operands.labels, *of_tokens]
+    return [operands.scalars[None], operands.bias[None], *(values[:, None] for values in numbers)]
 
 
-def statistics(
-    cut: Cut,
-    hidden: Array,
-    head: Array,
-    bias: Array,
-    labels: Array,
-    cap: Array | None,
-    temperature: Array,
-    *,
-    interpret: Any = False,
-) -> tuple[Array, Array]:
-    """log Σ exp x over the classes that are not the label, and x of the label, of each token."""
-    operands = _operands(hidden, head, bias, labels, cap, temperature)
+def forward(size: Size, hidden: Array, head: Array, labels: Array, options: Options) -> Statistics:
+    """As `blocks.forward`."""
+    operands = tiles.operands(NAME, size, hidden, head, labels, options)
+    cut = _cut(size, hidden, head, operands.capped)
+    scalars, bias, *columns = _columns(operands)
     number = Result("tokens", 1, jnp.float32)
-    scratch = [(cut.rows, 1)] * 2
     others, own = _run(
-        _statistics, cut, operands, [number] * 2, scratch, products=1, interpret=interpret
+        _statistics,
+        cut,
+        (scalars, hidden, head, bias, *columns),
+        results=[number] * 2,
+        scratch=[(cut.rows, 1)] * 2,
+        products=1,
     )
-    return others[:, 0], own[:, 0]
+    return tiles.found(others[:, 0], own[:, 0], operands.labels)
 
 
-def gradients(
-    cut: Cut,
+def backward(
+    size: Size,
     hidden: Array,
     head: Array,
-    bias: Array,
     labels: Array,
-    cap: Array | None,
-    temperature: Array,
-    others: Array,
-    g_others: Array,
-    g_own: Array,
-    *,
-    interpret: Any = False,
-) -> tuple[Array, Array, Array, Array, Array]:
-    """The gradients of hidden, head and bias, and each token's part of cap's and temperature's."""
-    of_tokens = [others[:, None], g_others[:, None], g_own[:, None]]
-    operands = (*_operands(hidden, head, bias, labels, cap, temperature), *of_tokens)
-    run = functools.partial(_run, cut=cut, operands=operands, products=2, interpret=interpret)
+    options: Options,
+    found: Statistics,
+    change: Statistics,
+) -> tuple[Array, Array, Options]:
+    """As `blocks.backward`."""
+    operands = tiles.operands(NAME, size, hidden, head, labels, options)
+    cut = _cut(size, hidden, head, operands.capped)
+    scalars, bias, *columns = _columns(operands, found.others, change.others, change.own)
+    arrays = (scalars, hidden, head, bias, *columns)
     number = Result("tokens", 1, jnp.float32)
-    in_hidden, in_cap, in_temperature = run(
+    in_hidden, in_cap, in_temperature = _run(
         _in_hidden,
+        cut,
+        arrays,
         results=[Result("tokens", cut.features, hidden.dtype), number, number],
         scratch=[(cut.rows, cut.features)],
+        products=2,
     )
-    in_head, in_bias = run(
+    in_head, in_bias = _run(
         _in_head,
+        cut,
+        arrays,
         results=[Result("classes", cut.features, head.dtype), Result("classes", 1, jnp.float32)],
         scratch=[(cut.features, cut.columns)],
+        products=2,
         classes_first=True,
     )
-    return in_hidden, in_head, in_bias[0], in_cap[:, 0], in_temperature[:, 0]
+    return in_hidden, in_head, tiles.of_options(options, in_bias[0], in_cap, in_temperature)

@@ -1,6 +1,6 @@
-"""What the kernels compute of one tile of logits, wherever they run; it has no units of its own.
+"""What the kernels for any device share: what they get, one tile of logits, what they return.
 
-Everything is elementwise, so that a kernel for any device can trace it.
+What is computed of a tile is elementwise, so that any kernel can trace it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from jaxloss.fused import kernels
+from jaxloss.fused.blocks import Options, Statistics
+from jaxloss.fused.blocks import Tile as Size
+
 
 class Tile(NamedTuple):
     """Logits x of a product z, and the derivatives of x in z, in the cap and in the temperature."""
@@ -18,12 +22,6 @@ class Tile(NamedTuple):
     slope: Array
     in_cap: Array
     in_temperature: Array
-
-
-def scalars(cap: Array | None, temperature: Array) -> Array:
-    """What `tile` needs of the cap and the temperature: the cap, 1 / cap and 1 / temperature."""
-    cap = temperature if cap is None else cap
-    return jnp.stack([cap, 1 / cap, 1 / temperature])
 
 
 def tile(product: Array, capped: bool, cap: Array, of_cap: Array, of_temperature: Array) -> Tile:
@@ -49,3 +47,45 @@ def finite(top: Array) -> Array:
 def in_x(x: Array, label: Array, others: Array, g_others: Array, g_own: Array) -> Array:
     """The gradient in x of g_others·others + g_own·own, the statistics of its token."""
     return jnp.where(label, g_own, g_others * jnp.exp(x - finite(others)))
+
+
+class Operands(NamedTuple):
+    """What a kernel gets besides hidden and head: a bias, labels or -1, the cap and its like."""
+
+    bias: Array
+    labels: Array
+    scalars: Array
+    capped: bool
+
+
+def operands(name: str, size: Size, hidden: Array, head: Array, labels: Array, options: Options):
+    """What a kernel gets; what it cannot do is an error that says so."""
+    against = kernels.against(name, hidden, head)
+    if size.spread or size.entropy:
+        needs = "label_smoothing" if size.spread else "the entropy"
+        against = f"{name} has no sums over the classes that {needs} needs."
+    if against:
+        raise ValueError(f"{against} Leave implementation=None for a schedule in pure JAX.")
+    classes = head.shape[1]
+    bias = jnp.broadcast_to(options.get("bias", jnp.float32(0)), (classes,))
+    cap, one = options.get("logit_softcap", jnp.float32(1)), jnp.float32(1)
+    temperature = options.get("temperature", one)
+    here = (labels >= 0) & (labels < classes)
+    labels = jnp.where(here, labels, -1).astype(jnp.int32)
+    scalars = jnp.stack([cap, one / cap, one / temperature])
+    return Operands(bias, labels, scalars, "logit_softcap" in options)
+
+
+def found(others: Array, own: Array, labels: Array) -> Statistics:
+    """The statistics of every token, where labels of -1 are in no class."""
+    return Statistics(others, jnp.where(labels < 0, -jnp.inf, own))
+
+
+def of_options(options: Options, bias: Array, cap: Array, temperature: Array) -> Options:
+    """The gradients of the options in use, of those of every class and every token."""
+    whole = {
+        "bias": bias if jnp.ndim(options.get("bias", 0)) else jnp.sum(bias),
+        "logit_softcap": jnp.sum(cap),
+        "temperature": jnp.sum(temperature),
+    }
+    return {name: whole[name] for name in options}
