@@ -55,10 +55,10 @@ def against(name: str, hidden: HasShape, head: HasShape) -> str | None:
             return (
                 f"{name} has all features of a tile in {VMEM >> 20} MiB, and {features} are more."
             )
-    elif features % DEPTH or features < 2 * DEPTH or classes % 8:
+    elif features % DEPTH or classes % DEPTH:
         return (
-            f"{name} needs features in multiples of {DEPTH}, {2 * DEPTH} or more, and classes in "
-            f"multiples of 8, got {features} and {classes}."
+            f"{name} needs features and classes in multiples of {DEPTH}, "
+            f"got {features} and {classes}."
         )
     return None
 

@@ -99,7 +99,6 @@ def _pipeline(job: Job, dtype: Any, multiply: Any, around: Any) -> Any:
         plgpu.BlockSpec,
         transforms=_swizzled(dtype, DEPTH),
         memory_space=plgpu.SMEM,
-        delay_release=1,
     )
     return plgpu.emit_pipeline_warp_specialized(
         multiply,
@@ -118,7 +117,7 @@ def _pipeline(job: Job, dtype: Any, multiply: Any, around: Any) -> Any:
 
 def _multiply(at: Place, _: Any, h: Ref, w: Ref, sums: Ref) -> Ref:
     plgpu.wgmma(sums, h.at[pl.ds(at.group * ROWS, ROWS)], w)
-    plgpu.wgmma_wait(1)
+    plgpu.wgmma_wait(0)
     return sums
 
 
@@ -255,14 +254,15 @@ def _run(job: Job, *operands: Array) -> list[Array]:
 
 
 def _padded(values: Array, multiple: int, fill: float = 0) -> Array:
-    return jnp.pad(values, (0, -values.shape[0] % multiple), constant_values=fill)
+    missing = -values.shape[0] % multiple
+    return jnp.pad(values, [(0, missing), (0, 0)][: values.ndim], constant_values=fill)
 
 
 def forward(size: Size, hidden: Array, head: Array, labels: Array, options: Options) -> Statistics:
     """As `blocks.forward`; all classes at once."""
     operands = tiles.operands(NAME, size, hidden, head, labels, options)
-    (tokens, features), classes = hidden.shape, head.shape[1]
-    job = Job(tokens, features, classes, operands.capped, backward=False)
+    tokens, hidden = hidden.shape[0], _padded(hidden, TOKENS)
+    job = Job(*hidden.shape, head.shape[1], operands.capped, backward=False)
     bias = _padded(operands.bias, COLUMNS, -jnp.inf)
     others, own = _run(job, hidden, head, operands.scalars, bias, _padded(operands.labels, TOKENS))
     others = jax.nn.logsumexp(others, axis=0)[:tokens]
@@ -289,13 +289,14 @@ def _add(
     of_tokens: Sequence[Array],
 ) -> _Gradients:
     """The gradients with those of a block of classes, and of what all blocks share."""
-    tokens, features = hidden.shape
+    tokens = hidden.shape[0]
     w = lax.dynamic_slice_in_dim(head, start, width, axis=1)
     bias = _padded(lax.dynamic_slice_in_dim(operands.bias, start, width), COLUMNS, -jnp.inf)
     labels = _padded(operands.labels - start, TOKENS, -1)
-    job = Job(tokens, features, width, operands.capped, backward=True)
+    rows = _padded(hidden, TOKENS)
+    job = Job(*rows.shape, width, operands.capped, backward=True)
     in_cap, in_temperature, in_bias, in_logits = _run(
-        job, hidden, w, operands.scalars, bias, labels, *of_tokens
+        job, rows, w, operands.scalars, bias, labels, *of_tokens
     )
     in_logits = in_logits[:tokens, :width]
     in_head = products.to_head(hidden, in_logits).astype(head.dtype)
