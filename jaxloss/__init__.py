@@ -10,7 +10,11 @@ from jaxloss.core.statistics import Statistic as Statistic
 from jaxloss.core.statistics import Sum as Sum
 from jaxloss.core.statistics import merge as merge
 from jaxloss.core.statistics import stats as stats
+from jaxloss.fused.linear import linear_binary_cross_entropy as linear_binary_cross_entropy
+from jaxloss.fused.linear import linear_js_divergence as linear_js_divergence
+from jaxloss.fused.linear import linear_kl_divergence as linear_kl_divergence
 from jaxloss.fused.linear import linear_softmax_cross_entropy as linear_softmax_cross_entropy
+from jaxloss.fused.linear import linear_token_log_probs as linear_token_log_probs
 from jaxloss.losses.binary import binary_cross_entropy as binary_cross_entropy
 from jaxloss.losses.binary import sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy
 from jaxloss.losses.binary import sparsemax_loss as sparsemax_loss

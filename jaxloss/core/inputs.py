@@ -81,20 +81,29 @@ def headed(
 
     All units share the matrix. A label out of range makes the features of its unit NaN.
     """
+    name, matrix_name = arrays
+    rows, matrix = projected(where, class_axis=class_axis, **arrays)
+    labels = _integers(where, labels, name, rows)
+    classes = jnp.shape(arrays[matrix_name])[class_axis]
+    rows, labels = _loud(rows, labels, classes)
+    return rows, matrix, labels
+
+
+def projected(
+    where: ArrayLike | None, *, class_axis: int = 1, **arrays: ArrayLike
+) -> tuple[Array, Array]:
+    """Floats `[*units, features]`, and a matrix of the classes, of which there is one at least."""
     (name, matrix_name), (rows, matrix) = arrays, floats(**arrays)
-    if matrix.ndim != 2 or matrix.shape[1 - class_axis] != rows.shape[-1]:
+    if matrix.ndim != 2 or not rows.ndim or matrix.shape[1 - class_axis] != rows.shape[-1]:
         raise ValueError(
             f"{matrix_name} must have two axes, of which axis {1 - class_axis} is as long as the "
             f"last one of {name}, got {matrix.shape} and {rows.shape}."
         )
     (rows,) = _paired(where, 1, {}, {name: rows})
     require(~jnp.isnan(matrix), matrix_name, matrix, "it must be a number")
-    labels = _integers(where, labels, name, rows)
-    classes = matrix.shape[class_axis]
-    if classes == 0:
+    if matrix.shape[class_axis] == 0:
         matrix = jnp.zeros((rows.shape[-1], 1) if class_axis else (1, rows.shape[-1]), rows.dtype)
-    rows, labels = _loud(rows, labels, classes)
-    return rows, matrix, labels
+    return rows, matrix
 
 
 def rows(where: ArrayLike | None, **arrays: ArrayLike) -> list[Array]:

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxloss.core import class_options, inputs, over_classes
-from jaxloss.core.numerics import finite, ratio, xlogy
+from jaxloss.core import class_options, inputs, numerics, over_classes
 from jaxloss.fused import products
-from jaxloss.fused.tokens import chunked, joined, zeros
+from jaxloss.fused.placement import together, zeros
+from jaxloss.fused.tokens import chunked, joined
 
 #: Those in use of bias and class_weights, `[classes]` or `()`, logit_softcap and temperature, `()`.
 Options = Mapping[str, Array]
@@ -93,12 +93,11 @@ def forward(tile: Tile, hidden: Array, head: Array, labels: Array, options: Opti
 
         def block(sums: _Sums, index: Array) -> tuple[_Sums, None]:
             part = _part(tile, head, options, index)
-            x = finite(scores(products.scores(hidden, part.head), part.options))
+            x = _scores(products.scores(hidden, part.head), part.options)
             return _add(tile, sums, x, part, labels), None
 
-        row = jax.ShapeDtypeStruct(labels.shape, dtype)
-        start = zeros(_Sums(row, row, row, row, row), (each, head, options))
-        start = start._replace(top=start.top - jnp.inf)
+        zero = zeros(jax.ShapeDtypeStruct(labels.shape, dtype), (each, head, options))
+        start = _Sums(zero - jnp.inf, zero, zero, zero, zero)
         count = -(-classes // tile.classes)
         sums, _ = jax.lax.scan(block, start, jnp.arange(count, dtype=labels.dtype))
         return _finish(tile, sums, (labels >= 0) & (labels < classes))
@@ -130,8 +129,8 @@ def backward(
         def chunk(sums: tuple[Array, Options], each: Any) -> tuple[Any, Array]:
             hidden, labels, found, change = each
             logits = products.scores(hidden, part.head)
-            x, pull = jax.vjp(scores, logits, part.options)
-            slopes, by_scores = pull(_slopes(finite(x), part, labels, found, change))
+            x, pull = jax.vjp(_scores, logits, part.options)
+            slopes, by_scores = pull(_slopes(x, part, labels, found, change))
             by_scores = _add_spread(by_scores, x, part, change)
             of_head = products.to_head(hidden, slopes)
             sums = jax.tree.map(jnp.add, sums, (of_head, by_scores))
@@ -149,6 +148,11 @@ def backward(
     order = jnp.arange(count - 1, -1, -1, dtype=labels.dtype)
     (of_hidden, of_head, of_options), _ = jax.lax.scan(block, start, order)
     return joined(of_hidden, labels.shape[0]).astype(hidden.dtype), of_head, of_options
+
+
+def _scores(logits: Array, options: Options) -> Array:
+    x = scores(logits, options)
+    return numerics.finite(x) if "bias" in options else x
 
 
 class _Sums(NamedTuple):
@@ -269,7 +273,10 @@ def statistics(
     kernel: Kernel, tile: Tile, hidden: Array, head: Array, labels: Array, options: Options
 ) -> Statistics:
     """The statistics of `hidden·head`, differentiable by hidden, head and options."""
-    rule = jax.custom_vjp(functools.partial(kernel.forward, tile))
+
+    @jax.custom_vjp
+    def rule(*operands: Any) -> Statistics:
+        return kernel.forward(tile, *operands)
 
     def pass_on(*operands: Any) -> tuple[Statistics, Any]:
         found = kernel.forward(tile, *operands)
@@ -277,11 +284,13 @@ def statistics(
 
     def pull_back(saved: Any, change: Statistics) -> tuple[Any, ...]:
         operands, found = saved
-        of_hidden, of_head, of_options = kernel.backward(tile, *operands, found, change)
+        of_hidden, of_head, of_options = kernel.backward(
+            tile, *operands, found=found, change=change
+        )
         return of_hidden, of_head, None, of_options
 
     rule.defvjp(pass_on, pull_back)
-    return rule(hidden, head, labels, options)
+    return rule(*together((hidden, head, labels, options)))
 
 
 def merged(found: Statistics, here: Array, axis_name: str | tuple[str, ...]) -> Statistics:
@@ -298,6 +307,6 @@ def merged(found: Statistics, here: Array, axis_name: str | tuple[str, ...]) -> 
     if spread is not None:
         spread = jax.lax.psum(spread, axis_name)
     if entropy is not None:
-        q = ratio(share, total)
-        entropy = jax.lax.psum(q * entropy - xlogy(q, q), axis_name)
+        q = numerics.ratio(share, total)
+        entropy = jax.lax.psum(q * entropy - numerics.xlogy(q, q), axis_name)
     return Statistics(level + jnp.log(total), own, spread, entropy)

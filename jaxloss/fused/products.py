@@ -6,25 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-
-def scores(hidden: Array, head: Array) -> Array:
-    """`[rows, classes]`: hidden · head."""
-    return _product(hidden, head, (1, 0))
-
-
-def to_hidden(slopes: Array, head: Array) -> Array:
-    """`[rows, features]`: what the slopes of the scores are for hidden."""
-    return _with_slopes(lambda slopes, head: _product(slopes, head, (1, 1)), slopes, head)
-
-
-def to_head(hidden: Array, slopes: Array) -> Array:
-    """`[features, classes]`: what the slopes of the scores are for the head."""
-    return _with_slopes(lambda slopes, hidden: _product(hidden, slopes, (0, 0)), slopes, hidden)
-
-
-def _product(x: Array, y: Array, axes: tuple[int, int]) -> Array:
-    dimensions = (((axes[0],), (axes[1],)), ((), ()))
-    return jax.lax.dot_general(x, y, dimensions, preferred_element_type=wide(x.dtype))
+HALF = jnp.bfloat16  # float16 has not the range for slopes
 
 
 def wide(dtype: jnp.dtype) -> jnp.dtype:
@@ -32,13 +14,41 @@ def wide(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
-def _with_slopes(product, slopes: Array, other: Array) -> Array:
-    """Slopes keep their digits on a CPU; matrix units take both operands in the narrow dtype."""
-    if slopes.dtype == other.dtype:
-        return product(slopes, other)
+def scores(hidden: Array, head: Array) -> Array:
+    """`[rows, classes]`: hidden · head."""
+    return _product(hidden, head, 1, 0)
+
+
+def to_hidden(slopes: Array, head: Array) -> Array:
+    """`[rows, features]`: what the slopes of the scores are for hidden."""
+    if head.dtype != HALF:
+        return _product(slopes, head.astype(slopes.dtype), 1, 1)
+    return jax.lax.platform_dependent(slopes, head, cpu=_in_two, default=_rounded)
+
+
+def to_head(hidden: Array, slopes: Array) -> Array:
+    """`[features, classes]`: what the slopes of the scores are for the head."""
+    if hidden.dtype != HALF:
+        return _product(hidden.astype(slopes.dtype), slopes, 0, 0)
     return jax.lax.platform_dependent(
+        hidden,
         slopes,
-        other,
-        cpu=lambda slopes, other: product(slopes, other.astype(slopes.dtype)),
-        default=lambda slopes, other: product(slopes.astype(other.dtype), other),
+        cpu=lambda hidden, slopes: _product(hidden.astype(slopes.dtype), slopes, 0, 0),
+        default=lambda hidden, slopes: _product(hidden, slopes.astype(HALF), 0, 0),
     )
+
+
+def _in_two(slopes: Array, head: Array) -> Array:
+    """Slopes as a sum of two halves: all their digits, and no wide copy of the head."""
+    rest = (slopes - jax.lax.reduce_precision(slopes, 8, 7)).astype(HALF)
+    return _rounded(slopes, head) + _product(rest, head, 1, 1)
+
+
+def _rounded(slopes: Array, head: Array) -> Array:
+    """As matrix units take them."""
+    return _product(slopes.astype(HALF), head, 1, 1)
+
+
+def _product(x: Array, y: Array, axis_of_x: int, axis_of_y: int) -> Array:
+    dimensions = (((axis_of_x,), (axis_of_y,)), ((), ()))
+    return jax.lax.dot_general(x, y, dimensions, preferred_element_type=wide(x.dtype))

@@ -56,6 +56,7 @@ def plan(
     memory_budget: int | None = None,
     implementation: str | None = None,
     per_token: bool = False,
+    by_rows: bool = False,
     backend: str | None = None,
 ) -> Plan:
     """What a loss of a linear head does, without doing it.
@@ -71,6 +72,7 @@ def plan(
             kernel for an accelerator, "pallas_tpu" or "mosaic_gpu" (Hopper). No kernel has been
             timed on hardware, so none is chosen; the reason says what there is against it.
         per_token: Whether the loss is asked for one value per token.
+        by_rows: Whether the loss sees all classes of a token at once, as a divergence does.
         backend: "cpu", "gpu" or "tpu"; None is the one in use.
 
     Returns:
@@ -104,7 +106,7 @@ def plan(
     costs = _Costs.of(hidden, head, backend, "xla")
     if schedule is not None:
         return costs.within(schedule, memory_budget, "asked for")
-    made = costs.choose(memory_budget, implementation, per_token)
+    made = costs.choose(memory_budget, implementation, per_token, by_rows)
     passed_over = kernels.passed_over(hidden, head, backend)
     return dataclasses.replace(made, reason=f"{made.reason}; {passed_over}")
 
@@ -144,22 +146,24 @@ class _Costs:
         item = products.wide(jnp.dtype(hidden.dtype)).itemsize
         return cls(tokens, hidden.shape[-1], max(1, head.shape[-1]), item, backend, implementation)
 
-    def choose(self, budget: int | None, implementation: str | None, per_token: bool) -> Plan:
+    def choose(
+        self, budget: int | None, implementation: str | None, per_token: bool, by_rows: bool
+    ) -> Plan:
         plain = self.within("plain", None, "small")
-        if not self.tokens or (plain.bytes <= min(SMALL, budget or SMALL) and not implementation):
+        small = plain.bytes <= min(SMALL, SMALL if budget is None else budget)
+        if not self.tokens or (small and implementation is None):
             return plain
-        by_classes = implementation is not None or per_token
         allowed = plain.bytes // 2 if budget is None else budget
         why = "half of what plain takes" if budget is None else "the budget"
-        for schedule in ("classes", "tiles") if by_classes else ("tokens", "tiles"):
-            found = self.within(schedule, allowed, f"the fastest within {why}")
-            if found.bytes <= allowed:
-                return found
-        return dataclasses.replace(found, reason=f"the least there is, more than {why}")
+        by_classes = not by_rows and (per_token or implementation is not None)
+        faster = self.within("classes" if by_classes else "tokens", allowed, f"fits {why}")
+        if by_rows or faster.bytes <= allowed:
+            return faster
+        return self.within("tiles", allowed, f"the least memory, as nothing faster fits {why}")
 
     def within(self, schedule: Name, budget: int | None, reason: str) -> Plan:
         """The largest pieces that fit the budget, or the smallest ones."""
-        most_rows, most_classes = (256, 4096) if self.backend == "cpu" else (2048, 8192)
+        most_rows, most_classes = (256, 3200) if self.backend == "cpu" else (2048, 8192)
         rows = max(1, self.tokens)
         classes = self.classes
         if schedule == "tokens":

@@ -10,7 +10,6 @@ of floats, with one entry per row; `shared` is a tree of floats that all rows sh
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxloss.fused import products
+from jaxloss.fused.placement import together, zeros
 
 Heads = tuple[tuple[Array, Array], ...]
 Loss = Callable[[tuple[Array, ...], Any, Any, Any], Array]
@@ -29,18 +29,21 @@ def values(
 ) -> Array:
     """One value per row, 0 where it is not kept; the gradient computes the scores again."""
     dtypes = jax.tree.map(jnp.result_type, (heads, rows, shared))
-    rule = jax.custom_vjp(functools.partial(_values, loss, size))
+
+    @jax.custom_vjp
+    def rule(*operands: Any) -> Array:
+        return _values(loss, size, *operands)
 
     def forward(*operands: Any) -> tuple[Array, Any]:
         return _values(loss, size, *operands), operands
 
     def backward(operands: Any, change: Array) -> tuple[Any, ...]:
-        _, slopes = _with_gradients(loss, size, *operands, change)
+        _, slopes = _with_gradients(loss, size, *operands, change=change)
         of_heads, of_rows, of_shared = jax.tree.map(jnp.astype, slopes, dtypes)
         return of_heads, None, of_rows, of_shared, None
 
     rule.defvjp(forward, backward)
-    return rule(heads, labels, rows, shared, kept)
+    return rule(*together((heads, labels, rows, shared, kept)))
 
 
 def total(
@@ -54,8 +57,8 @@ def total(
 
     @jax.custom_vjp
     def rule(*operands: Any) -> Array:
-        *operands, t = operands
-        return jnp.sum(t * _values(loss, size, *operands))
+        *others, t = operands
+        return jnp.sum(t * _values(loss, size, *others))
 
     def forward(*operands: Any) -> tuple[Array, Any]:
         each, slopes = _with_gradients(loss, size, *operands)
@@ -68,7 +71,7 @@ def total(
         return of_heads, None, of_rows, of_shared, None, change * each
 
     rule.defvjp(forward, backward)
-    return rule(heads, labels, rows, shared, kept, t)
+    return rule(*together((heads, labels, rows, shared, kept, t)))
 
 
 def _values(
@@ -115,13 +118,6 @@ def _with_gradients(
     (of_heads, of_shared), each = jax.lax.scan(chunk, start, split)
     values, of_hidden, of_rows = joined(each, kept.shape[0])
     return values, (tuple(zip(of_hidden, of_heads, strict=True)), of_rows, of_shared)
-
-
-def zeros(like: Any, inputs: Any) -> Any:
-    """A loop's first sums, which vary over the devices of `shard_map` as `inputs` do."""
-    anchors = [jnp.zeros_like(leaf, shape=(), dtype=bool) for leaf in jax.tree.leaves(inputs)]
-    anchor = functools.reduce(jnp.logical_or, anchors)
-    return jax.tree.map(lambda leaf: jnp.zeros_like(anchor, leaf.dtype, shape=leaf.shape), like)
 
 
 def chunked(tree: Any, size: int) -> Any:

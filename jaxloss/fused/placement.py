@@ -1,0 +1,61 @@
+"""Loops over rows that several devices share: each loops over its own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import PartitionSpec
+
+Tree = TypeVar("Tree")
+
+
+def over_rows(f: Callable[[Any, Any], Tree], rows: Any, shared: Any) -> Tree:
+    """`f(rows, shared)`, whose result has rows too; in explicit mode where the rows are.
+
+    In auto mode the compiler spreads a chunk of rows over the devices, which is why a chunk takes
+    every so manieth row.
+    """
+    first, *_ = jax.tree.leaves(rows)
+    sharding = jax.typeof(first).sharding
+    shared = jax.tree.map(functools.partial(_placed, PartitionSpec()), shared)
+    axes = sharding.spec[0] if len(sharding.spec) else None
+    if axes is None:
+        return f(rows, shared)
+    spec = PartitionSpec(axes)
+    rows = jax.tree.map(functools.partial(_placed, spec), rows)
+    each = jax.shard_map(f, mesh=sharding.mesh, in_specs=(spec, PartitionSpec()), out_specs=spec)
+    return each(rows, shared)
+
+
+def _placed(spec: PartitionSpec, array: Array) -> Array:
+    split = any(axis is not None for axis in jax.typeof(array).sharding.spec)
+    return jax.sharding.reshard(array, spec) if split else array
+
+
+def together(operands: Tree) -> Tree:
+    """Inside `shard_map`, arrays that vary over devices as all of them do together.
+
+    So the gradient of what the devices share becomes the sum of theirs.
+    """
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return operands
+    zero = _zero(operands)
+    return jax.tree.map(
+        lambda a: a | zero if a.dtype == bool else a + zero.astype(a.dtype), operands
+    )
+
+
+def zeros(like: Any, inputs: Any) -> Any:
+    """A loop's first sums, which vary over devices as `inputs` do."""
+    zero = _zero(inputs)
+    return jax.tree.map(lambda leaf: jnp.zeros_like(zero, leaf.dtype, shape=leaf.shape), like)
+
+
+def _zero(operands: Any) -> Array:
+    each = [jnp.zeros_like(leaf, shape=(), dtype=bool) for leaf in jax.tree.leaves(operands)]
+    return functools.reduce(jnp.logical_or, each)
