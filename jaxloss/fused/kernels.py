@@ -25,7 +25,7 @@ VMEM = 48 * 2**20
 #: Tokens and classes of a tile on TPU: the first that fits is taken.
 TILES = ((1024, 512), (512, 512), (512, 256), (256, 256), (256, 128), (128, 128))
 #: On a GPU: warpgroups that multiply, and the tokens, classes and features that each has at a time.
-GROUPS, ROWS, COLUMNS, DEPTH = 2, 64, 256, 64
+GROUPS, ROWS, COLUMNS, DEPTH = 2, 64, 192, 64
 #: Bytes that the gradient of a block of logits takes on a GPU where no budget is given.
 BLOCK = 2**28
 

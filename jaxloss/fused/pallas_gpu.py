@@ -31,9 +31,9 @@ NAME = "mosaic_gpu"
 
 TOKENS = GROUPS * ROWS
 #: Steps that are fetched ahead, forward and backward: what the results leave of shared memory.
-STAGES = 4, 3
+STAGES = 5, 4
 #: Classes of a tile whose gradients are in registers together.
-PART = 16
+PART = 32
 #: Streaming multiprocessors of H100 and H200; on others some have no tile, or some have two.
 PROCESSORS = 132
 

@@ -5,9 +5,8 @@ import re
 import tempfile
 from pathlib import Path
 
-DUMP = Path(tempfile.mkdtemp())
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["MOSAIC_GPU_DUMP_TO"] = str(DUMP)  # what ptxas says of registers
+os.environ["MOSAIC_GPU_DUMP_TO"] = tempfile.mkdtemp()  # what ptxas says of registers
 os.environ["XLA_FLAGS"] = "--xla_gpu_autotune_level=0"
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ from kernels import SHAPES, compiled, operands
 from jaxloss.fused import kernels, pallas_gpu, plan
 from jaxloss.fused.blocks import Tile
 
+DUMP = Path(os.environ["MOSAIC_GPU_DUMP_TO"])
 H200 = (Path(__file__).parent / "h200.txtpb").read_text()
 
 
