@@ -76,7 +76,7 @@ def test_on_tpu_it_is_the_dense_loss(dtype, tolerance, rng, capfd):
     options = jnp.float32(3), jnp.float32(0.5)
     with kernels.interpreted(pltpu.InterpretParams(detect_races=True)):
         values, gradients = run(hidden, head, jnp.asarray(bias), *options)
-    wanted, wanted_gradients = truth(hidden, head, labels, bias, *map(float, options), g)
+    wanted, wanted_gradients = truth(hidden, head, labels, bias, 3, 0.5, g)
     close(values, wanted, 2e-7)
     limits = [tolerance, tolerance, 2e-6, 2e-6, 2e-6]
     for got, want, limit in zip(gradients, wanted_gradients, limits, strict=True):
@@ -170,9 +170,8 @@ def test_what_a_kernel_lacks_is_an_error(name):
     made = plan(LIKE, HEAD, implementation=name, backend=kernels.BACKENDS[name])
 
     def loss(hidden, head):
-        labels, smoothing = jnp.zeros(2048, jnp.int32), {"label_smoothing": 0.1}
-        loss = jaxloss.linear_softmax_cross_entropy
-        return loss(hidden, head, labels, schedule=made, **smoothing)
+        labels, loss = jnp.zeros(2048, jnp.int32), jaxloss.linear_softmax_cross_entropy
+        return loss(hidden, head, labels, schedule=made, label_smoothing=0.1)
 
     with pytest.raises(ValueError, match=f"{name} has no sums over the classes that label_smoo"):
         jax.eval_shape(loss, LIKE, HEAD)

@@ -16,6 +16,7 @@ Name: TypeAlias = Literal["pallas_tpu", "mosaic_gpu"]
 BACKENDS: dict[str, str] = {"pallas_tpu": "tpu", "mosaic_gpu": "gpu"}
 DTYPES = {"pallas_tpu": ("bfloat16", "float32"), "mosaic_gpu": ("bfloat16", "float16")}
 UNTIMED = "has not been timed on hardware"
+PRECISION = "jax_default_matmul_precision"  # jax.config does not tell type checkers of it
 
 #: How Pallas interprets kernels, such as `pltpu.InterpretParams()`; False where they just run.
 interpreted = jax.make_user_context(False)
@@ -48,8 +49,8 @@ def against(name: str, hidden: HasShape, head: HasShape) -> str | None:
         return f"{name} needs a token, a feature and a class, got {hidden.shape} and {head.shape}."
     features, classes = head.shape
     if name == "pallas_tpu":
-        if jax.config.jax_default_matmul_precision not in (None, "default", "highest", "float32"):
-            precision = jax.config.jax_default_matmul_precision
+        precision = getattr(jax.config, PRECISION)
+        if precision not in (None, "default", "highest", "float32"):
             return f"{name} multiplies by default or at highest precision, got {precision!r}."
         if tile(hidden, head) is None:
             return (

@@ -33,7 +33,7 @@ TOKENS = GROUPS * ROWS
 #: Steps that are fetched ahead, forward and backward: what the results leave of shared memory.
 STAGES = 5, 4
 #: Classes of a tile whose gradients are in registers together.
-PART = 32
+PART = 16
 #: Streaming multiprocessors of H100 and H200; on others some have no tile, or some have two.
 PROCESSORS = 132
 
@@ -149,7 +149,7 @@ def _walk(job: Job, memory: Memory) -> None:
 
         def around(run: Any) -> None:
             part = functools.partial(_part, job, memory, at, run)
-            pl.run_scoped(part, plgpu.ACC((ROWS, COLUMNS), jnp.float32))
+            pl.run_scoped(part, plgpu.WGMMAAccumulatorRef((ROWS, COLUMNS), jnp.float32))
 
         rows = pl.ds((at.row - at.group) * ROWS, TOKENS)
         tile = memory.hidden.at[rows, :], memory.head.at[:, at.columns]
@@ -262,7 +262,8 @@ def forward(size: Size, hidden: Array, head: Array, labels: Array, options: Opti
     """As `blocks.forward`; all classes at once."""
     operands = tiles.operands(NAME, size, hidden, head, labels, options)
     tokens, hidden = hidden.shape[0], _padded(hidden, TOKENS)
-    job = Job(*hidden.shape, head.shape[1], operands.capped, backward=False)
+    sizes = *hidden.shape, head.shape[1]
+    job = Job._make((*sizes, operands.capped, False))
     bias = _padded(operands.bias, COLUMNS, -jnp.inf)
     others, own = _run(job, hidden, head, operands.scalars, bias, _padded(operands.labels, TOKENS))
     others = jax.nn.logsumexp(others, axis=0)[:tokens]
@@ -294,7 +295,7 @@ def _add(
     bias = _padded(lax.dynamic_slice_in_dim(operands.bias, start, width), COLUMNS, -jnp.inf)
     labels = _padded(operands.labels - start, TOKENS, -1)
     rows = _padded(hidden, TOKENS)
-    job = Job(*rows.shape, width, operands.capped, backward=True)
+    job = Job._make((*rows.shape, width, operands.capped, True))
     in_cap, in_temperature, in_bias, in_logits = _run(
         job, rows, w, operands.scalars, bias, labels, *of_tokens
     )

