@@ -144,57 +144,49 @@ def _product(a: Array, b: Array, of_a: int, of_b: int) -> Array:
     return jax.lax.dot_general(a, b, summed, preferred_element_type=jnp.float32)
 
 
-class Result(NamedTuple):
-    """What a kernel writes: `size` numbers for each token, or for each class."""
+class Part(NamedTuple):
+    """An array of a kernel: `size` numbers for each token, or for each class."""
 
     of: str
     size: int
-    dtype: Any
+    dtype: Any = jnp.float32
+
+    def whole(self, cut: Cut) -> jax.ShapeDtypeStruct:
+        """All of it."""
+        shape = (cut.tokens, self.size) if self.of == "tokens" else (self.size, cut.classes)
+        return jax.ShapeDtypeStruct(shape, self.dtype)
+
+    def block(self, cut: Cut, classes_first: bool) -> pl.BlockSpec:
+        """What a tile has of it."""
+        if self.of == "tokens":
+            return pl.BlockSpec((cut.rows, self.size), lambda *at: (at[classes_first], 0))
+        return pl.BlockSpec((self.size, cut.columns), lambda *at: (0, at[not classes_first]))
 
 
 def _run(
     kernel: Callable[..., None],
     cut: Cut,
     operands: tuple[Array, ...],
-    results: list[Result],
+    results: list[Part],
     scratch: list[tuple[int, int]],
     *,
     classes_first: bool = False,
-    products: int,
 ) -> list[Array]:
     """The kernel over all tiles; the operands are options, hidden, head, bias, then one a token."""
     grid = pl.cdiv(cut.tokens, cut.rows), pl.cdiv(cut.classes, cut.columns)
-
-    def block(of: str, size: int) -> pl.BlockSpec:
-        if of == "tokens":
-            return pl.BlockSpec((cut.rows, size), lambda *at: (at[classes_first], 0))
-        return pl.BlockSpec((size, cut.columns), lambda *at: (0, at[not classes_first]))
-
-    def whole(of: str, size: int, dtype: Any) -> jax.ShapeDtypeStruct:
-        shape = (cut.tokens, size) if of == "tokens" else (size, cut.classes)
-        return jax.ShapeDtypeStruct(shape, dtype)
-
-    a_token = [block("tokens", 1)] * (len(operands) - 4)
+    features, bias = (Part("classes", size) for size in (cut.features, 1))
+    inputs = [Part("tokens", cut.features), features, bias]
+    inputs += [Part("tokens", 1)] * (len(operands) - 4)
+    blocks = [each.block(cut, classes_first) for each in inputs]
     return pl.pallas_call(
         functools.partial(kernel, cut),
         grid=grid[::-1] if classes_first else grid,
-        in_specs=[
-            pl.BlockSpec(memory_space=pltpu.SMEM),
-            block("tokens", cut.features),
-            block("classes", cut.features),
-            block("classes", 1),
-            *a_token,
-        ],
-        out_specs=[block(result.of, result.size) for result in results],
-        out_shape=[whole(*result) for result in results],
+        in_specs=[pl.BlockSpec(memory_space=pltpu.SMEM), *blocks],
+        out_specs=[each.block(cut, classes_first) for each in results],
+        out_shape=[each.whole(cut) for each in results],
         scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=kernels.VMEM
-        ),
-        cost_estimate=pl.CostEstimate(
-            flops=2 * products * cut.tokens * cut.features * cut.classes,
-            transcendentals=cut.tokens * cut.classes,
-            bytes_accessed=sum(a.nbytes for a in operands),
         ),
         interpret=kernels.interpreted.value,
     )(*operands)
@@ -210,14 +202,13 @@ def forward(size: Size, hidden: Array, head: Array, labels: Array, options: Opti
     operands = tiles.operands(NAME, size, hidden, head, labels, options)
     cut = _cut(size, hidden, head, operands.capped)
     scalars, bias, *columns = _columns(operands)
-    number = Result("tokens", 1, jnp.float32)
+    number = Part("tokens", 1)
     others, own = _run(
         _statistics,
         cut,
         (scalars, hidden, head, bias, *columns),
         results=[number] * 2,
         scratch=[(cut.rows, 1)] * 2,
-        products=1,
     )
     return tiles.found(others[:, 0], own[:, 0], operands.labels)
 
@@ -236,22 +227,20 @@ def backward(
     cut = _cut(size, hidden, head, operands.capped)
     scalars, bias, *columns = _columns(operands, found.others, change.others, change.own)
     arrays = (scalars, hidden, head, bias, *columns)
-    number = Result("tokens", 1, jnp.float32)
+    number = Part("tokens", 1)
     in_hidden, in_cap, in_temperature = _run(
         _in_hidden,
         cut,
         arrays,
-        results=[Result("tokens", cut.features, hidden.dtype), number, number],
+        results=[Part("tokens", cut.features, hidden.dtype), number, number],
         scratch=[(cut.rows, cut.features)],
-        products=2,
     )
     in_head, in_bias = _run(
         _in_head,
         cut,
         arrays,
-        results=[Result("classes", cut.features, head.dtype), Result("classes", 1, jnp.float32)],
+        results=[Part("classes", cut.features, head.dtype), Part("classes", 1)],
         scratch=[(cut.features, cut.columns)],
-        products=2,
         classes_first=True,
     )
     return in_hidden, in_head, tiles.of_options(options, in_bias[0], in_cap, in_temperature)

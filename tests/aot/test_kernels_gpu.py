@@ -15,7 +15,7 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 from kernels import SHAPES, compiled, operands
 
-from jaxloss.fused import kernels, pallas_gpu, plan
+from jaxloss.fused import hopper, kernels, pallas_gpu, plan
 from jaxloss.fused.blocks import Tile
 
 DUMP = Path(os.environ["MOSAIC_GPU_DUMP_TO"])
@@ -60,14 +60,14 @@ def test_forward_and_backward_fit_in_registers_and_shared_memory(shape):
 
 
 def test_a_tile_that_spills_is_found(monkeypatch):
-    monkeypatch.setattr(pallas_gpu, "PART", kernels.COLUMNS)
+    monkeypatch.setattr(hopper, "PART", kernels.COLUMNS)
     build(*SHAPES["ragged"])
     with pytest.raises(AssertionError, match="spill"):
         must_not_spill()
 
 
 def test_stages_that_are_too_much_for_shared_memory_do_not_compile(monkeypatch):
-    monkeypatch.setattr(pallas_gpu, "STAGES", (8, 8))
+    monkeypatch.setattr(hopper, "STAGES", (8, 8))
     with pytest.raises(ValueError, match=r"shared memory|smem"):
         build(*SHAPES["llama-3"])
     jax.clear_caches()

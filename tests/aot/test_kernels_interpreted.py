@@ -15,7 +15,7 @@ import pytest
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from kernels import value_and_gradients
 
-from jaxloss.fused import kernels, pallas_gpu
+from jaxloss.fused import hopper, kernels, pallas_gpu
 from jaxloss.fused.blocks import Tile
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -50,7 +50,7 @@ def test_on_hopper_it_is_the_dense_head(
     tokens, features, classes, dtype, tolerance, monkeypatch, capfd
 ):
     """Ragged tiles and blocks, an absent class, every gradient; and no races."""
-    monkeypatch.setattr(pallas_gpu, "PART", kernels.COLUMNS)  # compiles faster, and is the same
+    monkeypatch.setattr(hopper, "PART", kernels.COLUMNS)  # compiles faster, and is the same
     rng = np.random.default_rng(0)
     hidden = jnp.asarray(rng.normal(size=(tokens, features)), dtype)
     head = jnp.asarray(rng.normal(size=(features, classes)) / 4, dtype)
