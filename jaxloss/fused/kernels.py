@@ -100,11 +100,12 @@ def tile(hidden: HasShape, head: HasShape) -> tuple[int, int] | None:
 
 
 def width(hidden: HasShape, head: HasShape, budget: int | None) -> int:
-    """Classes of a block on a GPU."""
+    """Classes of a block on a GPU: an eighth of them at most."""
     (features, classes), item = head.shape, jnp.dtype(hidden.dtype).itemsize
     tokens = tokens_of(hidden)
     a_class = item * (tokens + 2 * features)
     most = BLOCK // a_class if budget is None else (budget - 4 * tokens * features) // a_class
+    most = min(most, classes // 8)
     return min(classes, max(COLUMNS, most // COLUMNS * COLUMNS))
 
 

@@ -9,7 +9,6 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["MOSAIC_GPU_DUMP_TO"] = tempfile.mkdtemp()  # what ptxas says of registers
 os.environ["XLA_FLAGS"] = "--xla_gpu_autotune_level=0"
 import jax
-import jax.numpy as jnp
 import pytest
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
@@ -54,8 +53,7 @@ def test_forward_and_backward_fit_in_registers_and_shared_memory(shape):
     memory = program.memory_analysis()
     assert memory is not None
     taken = memory.temp_size_in_bytes
-    tokens, _, classes, dtype, _ = SHAPES[shape]
-    assert taken < tokens * classes * jnp.dtype(dtype).itemsize / 2
+    assert taken < 1.6 * made.bytes
     print(f"{shape}: {taken / 2**20:.0f} MiB, planned {made.bytes / 2**20:.0f} MiB")
 
 
