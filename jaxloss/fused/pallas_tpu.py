@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
@@ -26,6 +27,7 @@ from jaxloss.fused.blocks import Tile as Size
 from jaxloss.fused.tiles import Operands, Tile
 
 NAME = "pallas_tpu"
+ZERO = np.int32(0)  # which Python's is not where JAX has 64 bits
 
 Ref: TypeAlias = Any  # Pallas has no public type for what a kernel reads and writes
 
@@ -159,8 +161,8 @@ class Part(NamedTuple):
     def block(self, cut: Cut, classes_first: bool) -> pl.BlockSpec:
         """What a tile has of it."""
         if self.of == "tokens":
-            return pl.BlockSpec((cut.rows, self.size), lambda *at: (at[classes_first], 0))
-        return pl.BlockSpec((self.size, cut.columns), lambda *at: (0, at[not classes_first]))
+            return pl.BlockSpec((cut.rows, self.size), lambda *at: (at[classes_first], ZERO))
+        return pl.BlockSpec((self.size, cut.columns), lambda *at: (ZERO, at[not classes_first]))
 
 
 def _run(
@@ -178,10 +180,11 @@ def _run(
     inputs = [Part("tokens", cut.features), features, bias]
     inputs += [Part("tokens", 1)] * (len(operands) - 4)
     blocks = [each.block(cut, classes_first) for each in inputs]
+    scalars = pl.BlockSpec((1, 3), lambda *_: (ZERO, ZERO), memory_space=pltpu.SMEM)
     return pl.pallas_call(
         functools.partial(kernel, cut),
         grid=grid[::-1] if classes_first else grid,
-        in_specs=[pl.BlockSpec(memory_space=pltpu.SMEM), *blocks],
+        in_specs=[scalars, *blocks],
         out_specs=[each.block(cut, classes_first) for each in results],
         out_shape=[each.whole(cut) for each in results],
         scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
