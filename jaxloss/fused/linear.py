@@ -65,7 +65,9 @@ def linear_softmax_cross_entropy(
             take some of them at a time, "tiles" some of both; a `jaxloss.fused.Plan` says how
             many. None leaves it to `jaxloss.fused.plan`.
         memory_budget: How many bytes it may take besides its arguments and their gradients.
-        implementation: What computes a block of classes, such as "xla"; None is the best there is.
+        implementation: What computes a block of classes: "xla", which None is too, or a kernel,
+            "pallas_tpu" or "mosaic_gpu" (Hopper), which no hardware has timed: see
+            `jaxloss.fused.plan`.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:

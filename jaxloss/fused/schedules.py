@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from typing import Literal, Protocol, TypeAlias, cast, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 import jax
 import jax.numpy as jnp
 
-from jaxloss.fused import blocks, products
+from jaxloss.fused import blocks, kernels, products
+from jaxloss.fused.kernels import HasShape
 
 Name: TypeAlias = Literal["plain", "tokens", "classes", "tiles"]
 #: The implementations of `blocks.Kernel`, and the modules that hold them.
-KERNELS = {"xla": "blocks"}
+KERNELS = {"xla": "blocks", "pallas_tpu": "pallas_tpu", "mosaic_gpu": "pallas_gpu"}
 SMALL = 2**26  # bytes: whatever takes less is computed plainly
-
-
-class HasShape(Protocol):
-    """An array, or a `jax.ShapeDtypeStruct`."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def dtype(self) -> jnp.dtype: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +68,9 @@ def plan(
         head: `[features, classes]`.
         schedule: A name forces the schedule, a `Plan` the sizes too.
         memory_budget: Bytes, besides the arguments and their gradients.
-        implementation: Forces what computes a block of classes: "xla".
+        implementation: Forces what computes a block of classes: "xla", which None is too, or a
+            kernel for an accelerator, "pallas_tpu" or "mosaic_gpu" (Hopper). No kernel has been
+            timed on hardware, so none is chosen; the reason says what there is against it.
         per_token: Whether the loss is asked for one value per token.
         by_rows: Whether the loss sees all classes of a token at once, as a divergence does.
         backend: "cpu", "gpu" or "tpu"; None is the one in use.
@@ -85,7 +79,8 @@ def plan(
         A `Plan`, which prints.
 
     Raises:
-        ValueError: A name is unknown, or the budget is not positive.
+        ValueError: A name is unknown, the budget is not positive, or the kernel that is asked for
+            cannot serve: the device, a dtype or a size is not one of its own.
 
     Example:
         >>> hidden = jax.ShapeDtypeStruct((2048, 512), jnp.float32)
@@ -105,10 +100,33 @@ def plan(
         raise ValueError(
             f"schedule must be None, a Plan or one of {get_args(Name)}, got {schedule!r}."
         )
-    costs = _Costs.of(hidden, head, backend or jax.default_backend(), implementation or "xla")
+    backend = backend or jax.default_backend()
+    if implementation in kernels.BACKENDS:
+        return _by_kernel(implementation, hidden, head, schedule, memory_budget, backend)
+    costs = _Costs.of(hidden, head, backend, "xla")
     if schedule is not None:
         return costs.within(schedule, memory_budget, "asked for")
-    return costs.choose(memory_budget, implementation, per_token, by_rows)
+    made = costs.choose(memory_budget, implementation, per_token, by_rows)
+    passed_over = kernels.passed_over(hidden, head, backend)
+    return dataclasses.replace(made, reason=f"{made.reason}; {passed_over}")
+
+
+def _by_kernel(
+    name: str,
+    hidden: HasShape,
+    head: HasShape,
+    schedule: Name | None,
+    budget: int | None,
+    backend: str,
+) -> Plan:
+    its_own: Name = "tiles" if name == "pallas_tpu" else "classes"
+    against = kernels.against_here(name, hidden, head, backend)
+    if schedule not in (None, its_own):
+        against = f"{name} goes by {its_own}, and the schedule is {schedule!r}."
+    if against:
+        raise ValueError(f"{against} Leave implementation=None for a schedule in pure JAX.")
+    rows, classes, bytes_ = kernels.size(name, hidden, head, budget)
+    return Plan(its_own, rows, classes, name, bytes_)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,72 @@
+"""The TPU kernels fit: compiled for four chips by the compiler that comes with `jax[tpu]`."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # the lock that another process may hold is not ours
+os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+os.environ["TPU_LOG_DIR"] = "disabled"
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+from kernels import SHAPES, compiled, operands
+
+from jaxloss.fused import kernels, pallas_tpu, plan
+from jaxloss.fused.blocks import Tile
+
+CHIPS = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2", "tpu7x": "tpu7x:2x2x1"}
+# what only a TPU takes: float32, odd sizes
+RAGGED = (1001, 200, 50257, jnp.float32, False)
+
+
+def build(chip, tokens, features, classes, dtype, capped, size=None):
+    topology = topologies.get_topology_desc(platform="tpu", topology_name=CHIPS[chip])
+    sharding = SingleDeviceSharding(topology.devices[0])
+    arguments = operands(tokens, features, classes, dtype, capped, sharding)
+    made = plan(*arguments[:2], implementation="pallas_tpu", backend="tpu")
+    size = size or Tile(made.rows, made.classes)
+    return compiled(pallas_tpu, size, arguments), arguments
+
+
+@pytest.mark.parametrize(
+    "chip, shape",
+    [
+        *((chip, SHAPES["gemma-2"]) for chip in CHIPS),
+        ("v5e", SHAPES["llama-3"]),
+        ("tpu7x", SHAPES["llama-3"]),
+        ("v5e", RAGGED),
+    ],
+    ids=str,
+)
+def test_forward_and_backward_fit(chip, shape):
+    """In the vector memory that the kernels ask for, with no temporary of [tokens, classes]."""
+    program, _ = build(chip, *shape)
+    text, memory = program.as_text(), program.memory_analysis()
+    assert text is not None and text.count("tpu_custom_call") >= 3
+    assert memory is not None and memory.temp_size_in_bytes < 2**25
+    print(f"{chip} {shape}: {memory.temp_size_in_bytes / 2**20:.1f} MiB")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_largest_features_that_the_plan_takes_fit(dtype):
+    """The formula of the tiles is on the safe side."""
+
+    def fits(features):
+        hidden = jax.ShapeDtypeStruct((2048, features), dtype)
+        return kernels.tile(hidden, jax.ShapeDtypeStruct((features, 4096), dtype)) is not None
+
+    features = max(filter(fits, range(512, 16384, 512)))
+    build("v5e", 2048, features, 4096, jnp.dtype(dtype), True)
+    print(f"{features} features of {dtype} fit")
+
+
+def test_a_tile_that_does_not_fit_does_not_compile():
+    with pytest.raises(jax.errors.JaxRuntimeError, match="vmem"):
+        build("v5e", *SHAPES["gemma-2"], size=Tile(2048, 2048))
+
+
+def test_the_highest_precision_compiles():
+    with jax.default_matmul_precision("highest"):
+        build("v6e", *RAGGED)
