@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+Rounds = Sequence[float] | np.ndarray
 PAUSE = 0.003  # between contenders, for the threads of one to fall asleep before the next
 
 
@@ -89,7 +90,7 @@ class Ratio:
     high: float
 
     @classmethod
-    def of(cls, ours: Sequence[float], theirs: Sequence[float], draws: int = 4000) -> Ratio:
+    def of(cls, ours: Rounds, theirs: Rounds, draws: int = 4000) -> Ratio:
         """Rounds of one run are drawn together, so that what slowed both cancels."""
         rng = np.random.default_rng(0)
         picked = [rng.integers(0, len(rounds), (draws, len(rounds))) for rounds in (ours, theirs)]
@@ -100,7 +101,7 @@ class Ratio:
             for rounds, index in zip((ours, theirs), picked, strict=True)
         )
         low, high = np.quantile(a / b, [0.025, 0.975])
-        return cls(statistics.median(ours) / statistics.median(theirs), float(low), float(high))
+        return cls(float(np.median(ours) / np.median(theirs)), float(low), float(high))
 
     def even(self) -> bool:
         return self.low <= 1 <= self.high

@@ -89,7 +89,6 @@ def row_of(workload: Workload, options: Options) -> Row:
     found |= {name: Measured.of(program) for name, program in programs.items()}
     del arrays, programs
     gc.collect()
-    jax.clear_caches()
     if workload.peaks:
         for name in [name for name, measured in found.items() if measured.seconds]:
             found[name].peak = _peak_in_a_fresh_process(workload, name, options)
