@@ -46,14 +46,16 @@ def step(p, s, x, y):
 jax.block_until_ready(jax.jit(step, donate_argnums=(0, 1))(params, tx.init(params), x, y))
 """
 )
-LOSSES = ("squared_error", "huber_loss", "softmax_cross_entropy", "ctc_loss")  # of a quick run
+LOSSES = ("squared_error", "huber_loss", "softmax_cross_entropy")  # of a quick run
 
 
 def rows(options: Options) -> Iterator[Row]:
-    count = 5 if options.quick else options.rounds
+    count = 2 if options.quick else options.rounds
     yield imports(count)
     yield Row(
-        "startup", "import and first step", _processes({"jaxloss": OURS, "by hand": BY_HAND}, 3)
+        "startup",
+        "import and first step",
+        _processes({"jaxloss": OURS, "by hand": BY_HAND}, 1 if options.quick else 5),
     )
     for case in _first_rows():
         if not options.quick or case.loss.__name__ in LOSSES:
