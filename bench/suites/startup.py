@@ -105,7 +105,7 @@ def compiling(case: Case, options: Options) -> Row:
     with quiet():
         for name, f in known.items():
             found[name].figures["equations"] = float(equations(jax.make_jaxpr(f)(*arrays).jaxpr))
-        for turn in range(1 + (2 if options.quick else 5)):
+        for turn in range(1 + (2 if options.quick else 3)):
             for name, f in known.items():
                 anew = functools.partial(f)
                 start = time.process_time()
