@@ -83,6 +83,8 @@ def workloads(options: Options) -> Iterator[Workload]:
     for loss, make in LOSSES.items():
         example = make(np.random.default_rng(0), few)
         for name, by in PASSES.items():
+            if options.quick and not by:
+                continue
             yield Workload(
                 suite="structured",
                 name=f"{loss} {list(example[0].shape)} float32, {name}",
