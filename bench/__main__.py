@@ -1,133 +1,113 @@
-"""`value_and_grad` of the losses that train models: ours, Optax's, and torch's where installed."""
+"""Side by side with the peers and with the machine's limit.
+
+`python -m bench [SUITE...]` measures; `compare OLD.json NEW.json` says what became slower, and
+`readme` writes the README's section from the committed results.
+"""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
-from collections.abc import Callable
+import re
+import sys
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
 from rich.console import Console
-from rich.table import Table
-
-import jaxloss
-from bench.measure import Program, alternate, compiled
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def pointwise(millions: int) -> dict[str, tuple[Callable, Callable, str, list[jax.Array]]]:
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.standard_normal(millions * 2**20, np.float32))
-    y = jnp.asarray((rng.random(millions * 2**20, np.float32) > 0.5).astype(np.float32))
-    return {
-        "binary cross entropy": (
-            jaxloss.sigmoid_binary_cross_entropy,
-            optax.losses.sigmoid_binary_cross_entropy,
-            "binary_cross_entropy_with_logits",
-            [x, y],
-        ),
-        "Huber": (jaxloss.huber_loss, optax.losses.huber_loss, "huber_loss", [x, y]),
-        "squared error": (jaxloss.squared_error, optax.losses.squared_error, "mse_loss", [x, y]),
-    }
+def main() -> int:
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    if sys.argv[1:2] == ["compare"]:
+        return _compare(sys.argv[2:], console)
+    if sys.argv[1:2] == ["readme"]:
+        from bench import readme
+
+        readme.main()
+        return 0
+    return measure(_parsed(sys.argv[1:]), console)
 
 
-def classes(rows: int, size: int) -> dict[str, tuple[Callable, Callable, str, list[jax.Array]]]:
-    rng = np.random.default_rng(0)
-    logits = jnp.asarray(3 * rng.standard_normal((rows, size), np.float32))
-    labels = jnp.asarray(rng.integers(0, size, rows), jnp.int32)
-    ours = jaxloss.softmax_cross_entropy_with_integer_labels
-    theirs = optax.losses.softmax_cross_entropy_with_integer_labels
-    return {
-        f"cross entropy [{rows}, {size}] {dtype.__name__}": (
-            ours, theirs, "cross_entropy", [logits.astype(dtype), labels],
-        )
-        for dtype in (jnp.float32, jnp.bfloat16)
-    }  # fmt: skip
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    from bench.suites import NAMES
 
-
-def in_torch(name: str, arrays: list[jax.Array]) -> Program:
-    """The same loss and gradient, eagerly, on all cores."""
-    import torch
-
-    torch.set_num_threads(os.cpu_count() or 1)
-    half = arrays[0].dtype == jnp.bfloat16
-    x, y = (torch.from_numpy(np.array(a, np.float32 if a is arrays[0] else None)) for a in arrays)
-    x = x.to(torch.bfloat16 if half else torch.float32).requires_grad_()
-    y = y if y.is_floating_point() else y.long()
-
-    def call() -> tuple[torch.Tensor, torch.Tensor | None]:
-        x.grad = None
-        value = getattr(torch.nn.functional, name)(x, y)
-        value.backward()
-        return value, x.grad
-
-    def result(value: object) -> list[np.ndarray]:
-        assert isinstance(value, tuple)
-        return [tensor.detach().double().numpy() for tensor in value]
-
-    return Program(call, result)
-
-
-def rows(
-    workload: str, ours: Callable, theirs: Callable, name: str, arrays: list[jax.Array], rounds: int
-) -> list[str]:
-    programs = {
-        "ours": compiled(jax.value_and_grad(ours), *arrays),
-        "optax": compiled(jax.value_and_grad(lambda *a: theirs(*a).mean()), *arrays),
-    }
-    if importlib.util.find_spec("torch"):
-        programs["torch"] = in_torch(name, arrays)
-    half = arrays[0].dtype == jnp.bfloat16
-    alternate(programs, rounds, tolerance=2e-2 if half else 2e-5)
-    base, mebi = programs["ours"], 2**20
-    cells = [workload, f"{1e3 * base.median:.1f}", f"{(base.temporaries or 0) / mebi:.0f}"]
-    for peer in ("optax", "torch"):
-        program = programs.get(peer)
-        cells.append("not installed" if program is None else f"{base.median / program.median:.2f}")
-    return [*cells, f"{(programs['optax'].temporaries or 0) / mebi:.0f}"]
-
-
-def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("suite", nargs="?", choices=["speed", "accuracy", "step"], default="speed")
+    parser.add_argument("suite", nargs="*", help=f"of {', '.join(NAMES)}; all of them")
+    parser.add_argument("--quick", action="store_true", help="small shapes, few rounds, not kept")
+    parser.add_argument("--device", choices=["cpu", "gpu", "tpu"], help="JAX's default")
+    parser.add_argument("--peers", default="", help="names with commas, or none; all of them")
+    parser.add_argument("--rounds", type=int, help="15, or 5 if quick")
+    parser.add_argument("--json", type=Path, help="the results; bench/results/DEVICE.json if whole")
+    parser.add_argument("--plots", type=Path, help="a folder for pictures")
     parser.add_argument("--points", type=int, default=2000, help="of accuracy: per loss and dtype")
     parser.add_argument("--losses", default="", help="of accuracy: part of a name")
-    parser.add_argument("--out", type=Path, help="the report; bench/results/SUITE.md")
-    parser.add_argument("--millions", type=int, default=64, help="elements of the pointwise losses")
-    parser.add_argument("--classes", type=int, nargs=2, default=(2048, 32000), metavar=("N", "V"))
-    parser.add_argument("--rounds", type=int, default=15)
-    options = parser.parse_args()
-    out = options.out or RESULTS / f"{options.suite}.md"
-    if options.suite == "accuracy":
-        from bench import accuracy, oracles
+    options = parser.parse_args(arguments)
+    if unknown := set(options.suite) - set(NAMES):
+        parser.error(f"there is no suite {', '.join(unknown)}: it is one of {', '.join(NAMES)}")
+    return options
 
-        return accuracy.report(
-            options.losses, options.points, oracles.PEERS, out, Console(width=200)
-        )
-    if options.suite == "step":
-        from bench import step
 
-        return step.report(options.rounds, out, Console(width=200))
-    heads = (
-        "workload",
-        "ours ms",
-        "temporaries MiB",
-        "/ Optax",
-        "/ torch",
-        "Optax's temporaries MiB",
+def measure(chosen: argparse.Namespace, console: Console) -> int:
+    """Runs the suites, the limits first, and writes what they found after each."""
+    if chosen.device:
+        platform = "cuda" if chosen.device == "gpu" else str(chosen.device)
+        os.environ["JAX_PLATFORMS"] = platform
+    from bench import machine, markdown, peers, show
+    from bench.measure import PAUSE
+    from bench.rows import Results
+    from bench.suites import NAMES, suite
+    from bench.workload import Options
+
+    names = peers.NAMES if not chosen.peers else tuple(chosen.peers.split(","))
+    names += ("torch compiled",) if chosen.peers and "torch" in names else ()
+    names = tuple(name for name in names if not (chosen.quick and name == "torch compiled"))
+    rounds = chosen.rounds or (5 if chosen.quick else 15)
+    options = Options(
+        chosen.quick, names, rounds, chosen.device or "cpu", chosen.points, chosen.losses
     )
-    table = Table(*heads, title=f"value_and_grad, medians of {options.rounds} alternating rounds")
-    for workloads in (lambda: pointwise(options.millions), lambda: classes(*options.classes)):
-        for name, workload in workloads().items():
-            table.add_row(*rows(name, *workload, options.rounds))
-    Console().print(table)
+    suites = [name for name in NAMES if name in chosen.suite or not chosen.suite]
+    results = Results(machine.facts(), [])
+    for name in dict.fromkeys(["limit", *suites]):
+        rows = []
+        for row in suite(name).rows(options):
+            rows.append(row)
+            console.print(f"{name}: {row.name}", markup=False, style="dim")
+        results.rows += rows
+        console.print(show.table(rows, results.rows, name))
+    results.machine["load after"] = round(os.getloadavg()[0], 2)
+    show.summary(results, console)
+    path = chosen.json or _committed(results.machine, suites, chosen.quick)
+    if path:
+        results.save(path)
+        command = " ".join(["python -m bench", *sys.argv[1:]])
+        markdown.save(path.with_suffix(".md"), show.report(results, command, PAUSE))
+        console.print(f"written: {path}, {path.with_suffix('.md')}")
+    if chosen.plots:
+        from bench import plots
+
+        for picture in plots.save(results, chosen.plots):
+            console.print(f"written: {picture}")
+    return 0
+
+
+def _committed(machine: dict[str, object], suites: list[str], quick: bool) -> Path | None:
+    """A whole run is kept under the device's name."""
+    from bench.suites import NAMES
+
+    name = re.sub("[^a-z0-9]+", "-", str(machine["device"]).lower()).strip("-")
+    return None if quick or len(suites) < len(NAMES) else RESULTS / f"{name}.json"
+
+
+def _compare(arguments: list[str], console: Console) -> int:
+    from bench import compare
+
+    parser = argparse.ArgumentParser(prog="python -m bench compare", description=compare.__doc__)
+    parser.add_argument("old", type=Path)
+    parser.add_argument("new", type=Path)
+    options = parser.parse_args(arguments)
+    return compare.main(options.old, options.new, console)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

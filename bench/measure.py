@@ -1,14 +1,22 @@
-"""Alternating rounds of programs that compute the same thing."""
+"""Alternating rounds of programs that compute the same thing, and what their times say.
+
+Everything is timed here: one process, all contenders in turn, warm before the first round. A
+result is compared with the first contender's before it is timed; a wrong one is told, not timed.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
+
+Rounds = Sequence[float] | np.ndarray
+PAUSE = 0.003  # between contenders, for the threads of one to fall asleep before the next
 
 
 @dataclasses.dataclass
@@ -18,6 +26,8 @@ class Program:
     call: Callable[[], object]
     result: Callable[[object], list[np.ndarray]]
     temporaries: int | None = None
+    compiling: float | None = None
+    wrong: str = ""
     seconds: list[float] = dataclasses.field(default_factory=list)
 
     @property
@@ -27,26 +37,95 @@ class Program:
 
 def compiled(f: Callable[..., object], *arguments: jax.Array) -> Program:
     """A jitted function of arrays, with the temporaries that XLA allocates for it."""
-    program = jax.jit(f).lower(*arguments).compile()
+    lowered = jax.jit(f).lower(*arguments)
+    start = time.perf_counter()
+    program = lowered.compile()
+    compiling = time.perf_counter() - start
     memory = program.memory_analysis()
     return Program(
         call=lambda: jax.block_until_ready(program(*arguments)),
-        result=lambda value: [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(value)],
+        result=lambda value: [np.asarray(leaf, np.float32) for leaf in jax.tree.leaves(value)],
         temporaries=None if memory is None else memory.temp_size_in_bytes,
+        compiling=compiling,
     )
 
 
-def alternate(programs: dict[str, Program], rounds: int, tolerance: float) -> None:
-    """Checks the results against the first program's, then times all of them in turn."""
+def check(programs: dict[str, Program], tolerance: float) -> None:
+    """Runs each once, and says of those that differ from the first one by how much."""
     first, *others = programs.values()
     want = first.result(first.call())
     for program in others:
-        for got, wanted in zip(program.result(program.call()), want, strict=True):
-            np.testing.assert_allclose(
-                got, wanted, rtol=tolerance, atol=tolerance * np.abs(wanted).max()
-            )
+        got = program.result(program.call())
+        if [g.shape for g in got] != [w.shape for w in want]:
+            program.wrong = f"wrong: shapes {[g.shape for g in got]}, not {[w.shape for w in want]}"
+            continue
+        apart = max(map(_distance, got, want))
+        if not apart <= tolerance:
+            program.wrong = f"wrong: apart by {apart:.1e} of the largest entry"
+
+
+def _distance(got: np.ndarray, want: np.ndarray) -> float:
+    largest = float(np.abs(want).max(initial=0)) or 1.0
+    return float(np.abs(got - want).max(initial=0)) / largest
+
+
+def alternate(programs: dict[str, Program], rounds: int, tolerance: float) -> None:
+    """Checks the results against the first program's, then times those that are right in turn."""
+    check(programs, tolerance)
+    right = [program for program in programs.values() if not program.wrong]
     for _ in range(rounds):
-        for program in programs.values():
+        for program in right:
+            time.sleep(PAUSE)
             start = time.perf_counter()
             program.call()
             program.seconds.append(time.perf_counter() - start)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """Of two medians, with a 95 % interval by resampling the rounds."""
+
+    middle: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, ours: Rounds, theirs: Rounds, draws: int = 4000) -> Ratio:
+        """Rounds of one run are drawn together, so that what slowed both cancels."""
+        rng = np.random.default_rng(0)
+        picked = [rng.integers(0, len(rounds), (draws, len(rounds))) for rounds in (ours, theirs)]
+        if len(ours) == len(theirs):
+            picked[1] = picked[0]
+        a, b = (
+            np.median(np.asarray(rounds)[index], axis=1)
+            for rounds, index in zip((ours, theirs), picked, strict=True)
+        )
+        low, high = np.quantile(a / b, [0.025, 0.975])
+        return cls(float(np.median(ours) / np.median(theirs)), float(low), float(high))
+
+    def even(self) -> bool:
+        return self.low <= 1 <= self.high
+
+    def meets(self, bound: float) -> bool:
+        """The interval's upper end may miss the bound by 3 %."""
+        return self.high <= 1.03 * bound
+
+    def __str__(self) -> str:
+        around = f"{self.middle:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        return f"even, {around}" if self.even() else around
+
+
+def peak_increase(call: Callable[[], object]) -> int | None:
+    """By how much the call raised the peak of the process's resident memory, where Linux says."""
+    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not (status.exists() and clear.exists()):
+        return None
+    before = _kibibytes(status, "VmRSS")
+    clear.write_text("5")
+    call()
+    return 1024 * (_kibibytes(status, "VmHWM") - before)
+
+
+def _kibibytes(status: Path, name: str) -> int:
+    line = next(x for x in status.read_text().splitlines() if x.startswith(name))
+    return int(line.split()[1])

@@ -21,6 +21,7 @@ import migration as migration
 from cases import Case as Case
 from migration import Line as Line
 
+CASES = harness.CASES
 Result = tuple[np.ndarray, Sequence[np.ndarray | None]]
 Call = Callable[[tuple[np.ndarray, ...]], Result]
 NO_SLOPE_OF_THE_TRUTH = {"soft_margin_loss"}  # of torch

@@ -10,8 +10,13 @@ from harness import CASES
 from rich.console import Console
 
 import jaxloss
-from bench import accuracy, faults, oracles
+from bench import accuracy, compare, faults, oracles, plots, readme, show
 from bench.exact import digits, numpy_of_objects
+from bench.measure import Ratio, peak_increase
+from bench.registry import case_of, contenders
+from bench.rows import Measured, Results, Row, Work, fraction, limits
+from bench.suites import NAMES, scaling, sharded, startup, suite
+from bench.workload import Contender, Options, Workload, row_of
 
 
 def row(loss):
@@ -103,3 +108,148 @@ def test_peers_are_called_with_the_options_of_the_row():
     for case in CASES:
         for line in oracles.lines_of(case, ("optax",)).values():
             assert set(case.options) <= set(line.options)
+
+
+QUICK = Options(quick=True, rounds=5)
+
+
+def of_rounds(*rounds):
+    """A row of ours at 2 ms and a peer at these, with noise, and bytes that take at most 1 ms."""
+    noise = 1 + 0.01 * np.sin(np.arange(15))
+    found = {f"peer {t}": Measured(list(1e-3 * t * noise)) for t in rounds}
+    ours = Measured(list(2e-3 * noise), temporaries=2**20)
+    return Row("suite", "name", {"jaxloss": ours, **found}, Work(read=1e6))
+
+
+def a_run(*rows):
+    machine = {"device": "a machine", "cores": 2, "load before": 0, "versions": {}, "python": "3"}
+    return Results({**machine, "date": "today"}, list(rows))
+
+
+def test_a_ratio_has_an_interval():
+    rng = np.random.default_rng(1)
+    apart = [Ratio.of(1 + 0.1 * rng.random(15), 2 + 0.2 * rng.random(15)) for _ in range(20)]
+    assert all(r.low <= r.middle <= r.high < 0.6 and not r.even() for r in apart)
+    same = [Ratio.of(1 + 0.1 * rng.random(15), 1 + 0.1 * rng.random(15)) for _ in range(40)]
+    assert sum(r.even() for r in same) >= 32
+    load = 1 + 10 * rng.random(15)  # what slows both in a round is no doubt of the ratio
+    assert Ratio.of(load, 2 * load) == Ratio(0.5, 0.5, 0.5)
+    assert Ratio(1.0, 0.9, 1.02).meets(1.0) and not Ratio(1.0, 0.9, 1.04).meets(1.0)
+    assert str(Ratio(1.0, 0.9, 1.1)) == "even, 1.00 [0.90, 1.10]"
+
+
+def test_planted_peers_are_found():
+    """A wrong one is told and not timed, a slow one is slow, one that is not there is a line."""
+
+    def slow(x):
+        return jnp.sum(x) + 0 * jnp.sum(jnp.linalg.inv(jnp.eye(300) + 0 * x[0]))
+
+    def broken(x):
+        raise TypeError("no such thing")
+
+    every = {
+        "jaxloss": Contender("jaxloss", jnp.sum),
+        "slow": Contender("optax", slow),
+        "wrong": Contender("baseline", lambda x: 1.01 * jnp.sum(x)),
+        "absent": Contender("tokamax", jnp.sum),
+        "broken": Contender("optax", broken),
+        "not chosen": Contender("keras", jnp.sum),
+    }
+    workload = Workload(
+        suite="planted",
+        name="planted",
+        arrays=lambda rng: (rng.random(8),),
+        contenders=every,
+        gradients=(0,),
+        bounds={"slow time": 1e-9, "wrong time": 1.0, "slow memory": 2.0},
+    )
+    found = row_of(workload, Options(rounds=5, peers=("optax", "tokamax")))
+    assert list(found.contenders) == ["jaxloss", "slow", "wrong", "absent", "broken"]
+    assert found.contenders["wrong"].note.startswith("wrong: apart by")
+    assert not found.contenders["wrong"].seconds and len(found.ours.seconds) == 5
+    assert found.contenders["absent"].note == "not installed"
+    assert found.contenders["broken"].note == "cannot: TypeError: no such thing"
+    assert (found.ratio("slow") or Ratio(1, 1, 1)).high < 1
+    assert [miss.split(" ")[0] for miss in found.misses()] == ["time"]
+
+
+def test_a_fraction_above_the_limit_fails():
+    row = of_rounds(1.0)
+    known = limits([row])
+    (resource,) = known
+    assert fraction(row, row.ours, known) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match=r"reached 2.00 of the machine"):
+        fraction(row, row.contenders["peer 1.0"], {resource: known[resource] / 2})
+
+
+def test_what_became_slower_is_said(tmp_path, capsys):
+    """Beyond noise, and not what slowed the peer as well."""
+    before, drifted, worse = of_rounds(4.0), of_rounds(4.0), of_rounds(2.0)
+    for measured in drifted.contenders.values():
+        measured.seconds = [3 * s for s in measured.seconds]
+    worse.contenders = {"jaxloss": worse.ours, "peer 4.0": worse.contenders["peer 2.0"]}
+    larger = of_rounds(4.0)
+    larger.ours.temporaries = 2**24
+    paths = [tmp_path / f"{i}.json" for i in range(4)]
+    for path, row in zip(paths, (before, drifted, worse, larger), strict=True):
+        a_run(row).save(path)
+    assert Results.load(paths[0]).rows == [before]
+    codes = [compare.main(paths[0], path, Console(width=200)) for path in paths]
+    assert codes == [0, 0, 1, 1]
+    printed = capsys.readouterr().out
+    assert "suite: name: 2.00 [2.00, 2.00] of the time before" in printed
+    assert "suite: name: 16 MiB, before 1" in printed
+    alone = dataclasses.replace(before, contenders={"jaxloss": before.ours})
+    assert not list(compare.worse(a_run(alone), a_run(alone)))
+
+
+def test_reports_and_pictures(tmp_path):
+    row = dataclasses.replace(of_rounds(1.0, 2.0, 4.0), bounds={"peer 1.0 time": 1.5})
+    growing = [dataclasses.replace(row, suite="scaling", name=f"rows: {n}") for n in (1, 4)]
+    results = a_run(row, *growing)
+    text = show.report(results, "python -m bench", 0.003)
+    assert "| name | jaxloss | 2 |" in text and "even, 1.00 [1.00, 1.00]" in text
+    assert "MISSED: time 2.00 [2.00, 2.00] of peer 1.0, bound 1.50" in text
+    names = [path.name for path in plots.save(results, tmp_path)]
+    assert names == ["ratios-suite.png", "ratios-scaling.png", "scaling.png", "roofline.png"]
+    assert min(path.stat().st_size for path in tmp_path.iterdir()) > 4000
+
+
+def test_the_readme_holds_what_the_results_say():
+    text = (readme.ROOT / "README.md").read_text()
+    assert readme.written(text) == text
+
+
+def test_every_suite_is_data():
+    """Workloads have names of their own, ours first, and what a child process finds by name."""
+    for name in NAMES:
+        assert callable(suite(name).rows)
+    for name in ("limit", "pointwise", "classes", "structured", "fused"):
+        for quick in (True, False):
+            made = list(suite(name).workloads(Options(quick=quick)))
+            assert len({workload.name for workload in made}) == len(made)
+            for workload in made:
+                first = next(iter(workload.contenders.values()))
+                assert first.peer == ("baseline" if name == "limit" else "jaxloss")
+                known = {
+                    f"{who} {what}" for who in workload.contenders for what in ("time", "memory")
+                }
+                assert set(workload.bounds) <= known, workload.name
+    assert {"fused", "sharded"} <= set(NAMES) and sharded.placements()
+
+
+def test_peers_agree_with_ours_before_they_are_timed():
+    every = contenders(case_of("huber_loss"))
+    assert {"jaxloss", "optax"} <= set(every)
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=32).astype(np.float32) for _ in range(2))
+    assert float(every["optax"].f(x, y)) == pytest.approx(float(every["jaxloss"].f(x, y)), 1e-6)
+
+
+def test_small_measurements():
+    assert scaling.slope([1, 2, 4], [3, 6, 12]) == pytest.approx(1)
+    assert scaling.slope([1, 2, 4], [0, 6, 12]) == 0
+    grown = peak_increase(lambda: np.ones(2**22))
+    assert grown is None or grown > 2**24
+    row = startup.compiling(case_of("squared_error"), QUICK)
+    assert row.ours.figures["equations"] > 2 and len(row.ours.seconds) == 2

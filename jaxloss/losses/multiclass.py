@@ -152,11 +152,11 @@ def softmax_cross_entropy_with_integer_labels(
         Bridle, "Probabilistic Interpretation of Feedforward Classification Network Outputs",
         1990. Penalty: Chowdhery et al., "PaLM", 2022, arXiv:2204.02311.
     """
-    logits, labels = inputs.labelled(where, logits=logits, labels=labels)
+    logits, labels, loud = inputs.labelled_apart(where, logits=logits, labels=labels)
     inputs.warn_of_probabilities(logits, where)
     x = class_options.capped(logits, logit_softcap)
     values, counts = class_options.cost_of_labels(x, labels, class_weights, label_smoothing, z_loss)
-    return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
+    return reduce(loud * values, counts=counts, where=where, weights=weights, reduction=reduction)
 
 
 def categorical_cross_entropy(

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from rich.console import Console
-from rich.table import Table
 
 import jaxloss
-from bench import markdown
 from bench.measure import Program, alternate
+from bench.peers import missing, takes_part
+from bench.rows import Measured, Row
+from bench.workload import Options
 
 PARTS, SCANNED = 8, 64
 Params = dict[str, dict[str, Array]]
@@ -258,45 +255,34 @@ SPLITS = {
 }
 
 
-PEERS = ("flax", "equinox")
-HEADS = ["model", "step", "us per update", "ours / it", "temporaries MiB"]
-ABOUT = """# Training steps
-
-Written by `python -m bench step` on {cores} CPU cores ({versions}): medians of {rounds} rounds, in
-which all steps of a group take turns, of the time of an update and of its ratio to ours. Adam in
-float32, a tiny model (3 layers of 16, 8 rows) and a medium one (4 layers of 512, 256 rows); the
-steps of a group give the same losses, which is checked before they are timed. By hand is
-`jax.jit(..., donate_argnums=0)` with the leaves of ours: a counter, loss and gradient norm."""
+GROUPS = [(TINY, STEPS), (MEDIUM, STEPS), (TINY, SCANS), (MEDIUM, SPLITS)]
+OF_PEERS = {"flax": "flax", "nnx": "flax", "equinox": "equinox", "optax": "optax"}
 
 
-def report(rounds: int, out: Path, console: Console) -> None:
-    """Measures all groups, and writes and prints their table."""
-    groups = [(TINY, STEPS), (MEDIUM, STEPS), (TINY, SCANS), (MEDIUM, SPLITS)]
-    rows = [row for shape, makers in groups for row in _measured(shape, makers, rounds)]
-    table = Table(*HEADS, title=f"medians of {rounds} alternating rounds")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    about = ABOUT.format(rounds=rounds, cores=os.cpu_count(), versions=markdown.versions(PEERS))
-    markdown.save(out, f"{about}\n\n{markdown.table(HEADS, rows)}\n")
+def rows(options: Options) -> Iterator[Row]:
+    """All groups; the steps of a group give the same losses, which is checked first."""
+    for shape, makers in GROUPS:
+        quick = dataclasses.replace(shape, calls=max(1, shape.calls // 10))
+        yield row(quick if options.quick else shape, makers, options)
 
 
-def _measured(
-    shape: Shape, makers: dict[str, Callable[[Shape], Contender]], rounds: int
-) -> Iterator[list[str]]:
-    contenders = {name: make(shape) for name, make in makers.items() if _installed(name)}
+def row(shape: Shape, makers: dict[str, Callable[[Shape], Contender]], options: Options) -> Row:
+    """Time of an update."""
+    chosen = [name for name in makers if takes_part(_peer(name), options.peers)]
+    reasons = {name: missing(_peer(name)) for name in chosen}
+    contenders = {name: make(shape) for name, make in makers.items() if reasons.get(name) == ""}
     programs = {name: _program(shape, contender) for name, contender in contenders.items()}
-    alternate(programs, rounds, tolerance=1e-4)
-    first = next(iter(programs.values()))
+    alternate(programs, options.rounds, tolerance=1e-4)
+    found = {name: Measured(note=reason) for name, reason in reasons.items()}
     for name, program in programs.items():
-        times = [a / b for a, b in zip(first.seconds, program.seconds, strict=True)]
-        micro = 1e6 * program.median / shape.calls
-        temporaries = "-" if program.temporaries is None else f"{program.temporaries / 2**20:.2f}"
-        yield [shape.name, name, f"{micro:.1f}", f"{np.median(times):.2f}", temporaries]
+        updates = SCANNED if f"{SCANNED}" in name else 1
+        found[name] = Measured.of(program, shape.calls * updates)
+    of = f"{shape.layers} layers of {shape.width}, {shape.rows} rows"
+    return Row("step", f"{next(iter(makers))}: {shape.name} model, {of}, an update", found)
 
 
-def _installed(name: str) -> bool:
-    return not name.startswith("equinox") or find_spec("equinox") is not None
+def _peer(name: str) -> str:
+    return OF_PEERS.get(name.replace(".", " ").split()[0], "baseline")
 
 
 def _program(shape: Shape, contender: Contender) -> Program:

@@ -1,0 +1,54 @@
+"""What a run ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+PACKAGES = ("jax", "jaxlib", "jaxloss", "optax", "numpy", "torch", "keras", "flax", "equinox")
+
+
+def facts() -> dict[str, Any]:
+    """Versions, device, threads and load."""
+    device = jax.devices()[0]
+    return {
+        "device": device.device_kind if device.platform != "cpu" else _processor(),
+        "platform": device.platform,
+        "devices": jax.device_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "load before": round(os.getloadavg()[0], 2),
+        "versions": {name: known for name in PACKAGES if (known := _version(name))},
+        "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def sentence(machine: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {known}" for name, known in machine["versions"].items())
+    return (
+        f"{machine['device']}, {machine['cores']} cores, load {machine['load before']} before and "
+        f"{machine.get('load after', '?')} after; {versions}, Python {machine['python']}; "
+        f"{machine['date']}"
+    )

@@ -1,0 +1,84 @@
+"""Adapters: how a function of arrays becomes a program of ours, of a peer in JAX, or of torch."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import jax
+import numpy as np
+
+from bench.measure import Program, compiled
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+OURS = ("jaxloss", "baseline")  # a baseline is what people write by hand, written here
+NAMES = ("optax", "torch", "torch compiled", "keras", "flax", "equinox", "tokamax")
+PACKAGES = {"torch compiled": "torch"}
+Loss = Callable[..., Any]
+
+
+def takes_part(peer: str, chosen: tuple[str, ...]) -> bool:
+    return peer in OURS or peer in chosen
+
+
+def missing(peer: str) -> str:
+    """Why a peer that takes part cannot; empty where it can."""
+    installed = peer in OURS or find_spec(PACKAGES.get(peer, peer))
+    return "" if installed else "not installed"
+
+
+def program(peer: str, f: Loss, arrays: tuple[jax.Array, ...], by: tuple[int, ...]) -> Program:
+    """The value, or the value and the gradient by some of the arrays, on all cores."""
+    if peer.startswith("torch"):
+        return in_torch(f, arrays, by, compile=peer == "torch compiled")
+    if peer == "keras":
+        f = functools.partial(_in_keras, f, str(arrays[0].dtype))
+    return compiled(jax.value_and_grad(f, by) if by else f, *arrays)
+
+
+def _in_keras(f: Loss, dtype: str, *arrays: jax.Array) -> Any:
+    import keras
+
+    keras.config.set_floatx(dtype)
+    return f(*arrays)
+
+
+def in_torch(
+    f: Loss, arrays: tuple[jax.Array, ...], by: tuple[int, ...], *, compile: bool
+) -> Program:
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    tensors = [_tensor(array) for array in arrays]
+    for i in by:
+        tensors[i].requires_grad_()
+    f = torch.compile(f) if compile else f
+
+    def call() -> list[Any]:
+        for i in by:
+            tensors[i].grad = None
+        with torch.set_grad_enabled(bool(by)):
+            value = f(*tensors)
+        if by:
+            value.backward()
+        return [value, *(tensors[i].grad for i in by)]
+
+    call()
+    return Program(call, lambda results: [t.detach().float().numpy() for t in _known(results)])
+
+
+def _tensor(array: jax.Array) -> Any:
+    import torch
+
+    if array.dtype == jax.numpy.bfloat16:
+        return torch.from_numpy(np.array(array, np.float32)).to(torch.bfloat16)
+    tensor = torch.from_numpy(np.array(array))
+    return tensor if tensor.is_floating_point() else tensor.long()
+
+
+def _known(results: Any) -> list[Any]:
+    return [tensor for tensor in results if tensor is not None]

@@ -1,0 +1,66 @@
+"""The README's section on performance, from the committed results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench import markdown
+from bench.rows import Results, Row
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "bench" / "results"
+START, END = "<!-- written by python -m bench readme -->", "<!-- until here -->"
+# the rows that are shown, where a machine's results have them
+SHOWN = {
+    "sigmoid_binary_cross_entropy, 64M float32, value_and_grad": "binary cross entropy, 64M",
+    "huber_loss, 64M float32, value_and_grad": "Huber, 64M",
+    "squared_error, 64M float32, value_and_grad": "squared error, 64M",
+    "softmax_cross_entropy_with_integer_labels, Llama 2, 2048 tokens [2048, 32000] float32, "
+    "value_and_grad": "cross entropy, [2048, 32000]",
+    "softmax_cross_entropy_with_integer_labels, Llama 2, 2048 tokens [2048, 32000] bfloat16, "
+    "value_and_grad": "the same in bfloat16",
+    "linear head, small model, Llama 2's vocabulary [2048, 512, 32000] float32, value_and_grad": (
+        "linear head and its cross entropy, 32,000 classes"
+    ),
+    "clip_loss, CLIP, batch of 8192 [8192, 512] float32, value_and_grad": "CLIP, 8192 pairs",
+}
+HEADS = ["value and gradient on", "ours, ms", "/ Optax", "/ torch", "memory / Optax's"]
+
+
+def section(folder: Path = RESULTS) -> str:
+    """A table for each machine that was really measured."""
+    parts = []
+    for path in sorted(folder.glob("*.json")):
+        results = Results.load(path)
+        rows = {row.name: row for row in results.rows}
+        lines = [_line(title, rows[name]) for name, title in SHOWN.items() if name in rows]
+        if lines:
+            device, cores = results.machine["device"], results.machine["cores"]
+            where = f"On {device}, {cores} cores ([all rows](bench/results/{path.stem}.md)):"
+            parts.append(f"{where}\n\n{markdown.table(HEADS, lines)}")
+    return "\n\n".join(parts)
+
+
+def _line(title: str, row: Row) -> list[str]:
+    peers = [_ratio(row, who) for who in ("optax", "torch")]
+    theirs = row.contenders.get("optax")
+    mine = row.ours.memory
+    memory = f"{mine / theirs.memory:.2f}" if theirs and theirs.memory and mine is not None else "–"
+    return [title, f"{1e3 * (row.ours.median or 0):.0f}", *peers, memory]
+
+
+def _ratio(row: Row, who: str) -> str:
+    ratio = row.ratio(who) if who in row.contenders else None
+    return "–" if ratio is None else "even" if ratio.even() else f"{ratio.middle:.2f}"
+
+
+def written(text: str, folder: Path = RESULTS) -> str:
+    """The README with the section between its two markers."""
+    before, rest = text.split(START)
+    _, after = rest.split(END)
+    return f"{before}{START}\n\n{section(folder)}\n\n{END}{after}"
+
+
+def main() -> None:
+    path = ROOT / "README.md"
+    path.write_text(written(path.read_text()))

@@ -1,0 +1,29 @@
+"""Errors of every loss and of its peers against 110 digits: a report of its own, accuracy.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import accuracy, oracles
+from bench.rows import Measured, Row
+from bench.workload import Options
+
+OUT = Path(__file__).parent.parent / "results" / "accuracy.md"
+QUICK = ("squared_error", 24)
+
+
+def rows(options: Options) -> Iterator[Row]:
+    """Quick: one loss and few points, whose report is not kept."""
+    losses, points = QUICK if options.quick else (options.losses, options.points)
+    whole = not (options.quick or options.losses)
+    out = OUT if whole else OUT.with_name(".accuracy-of-some.md")
+    accuracy.report(losses, points, oracles.PEERS, out, Console(width=200, quiet=options.quick))
+    note = "see accuracy.md" if whole else "some losses, not kept"
+    if not whole:
+        out.unlink()
+    yield Row(
+        "accuracy", f"{losses or 'every loss'}, {points} points", {"jaxloss": Measured(note=note)}
+    )

@@ -1,0 +1,88 @@
+"""Losses over classes at the shapes of ImageNet and of language models."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bench import shapes
+from bench.registry import CROSS_ENTROPY, case_of, contenders
+from bench.rows import Row, Work
+from bench.suites.pointwise import PASSES
+from bench.workload import Contender, Options, Workload, rows_of
+
+# every loss, and what its second argument is
+LOSSES = {
+    CROSS_ENTROPY: "labels",
+    "softmax_cross_entropy": "distributions",
+    "poly_loss_cross_entropy": "distributions",
+    "kl_divergence": "distributions",
+    "softmax_focal_loss": "labels",
+    "multiclass_hinge_loss": "labels",
+    "generalized_cross_entropy": "labels",
+    "distillation_loss": "teachers",
+}
+LOG_PROBS = ("kl_divergence",)
+BOUNDS = {
+    ("float32", "value_and_grad"): {"optax": 1.2, "torch": 0.5},
+    ("bfloat16", "value_and_grad"): {"optax": 0.8},
+    ("float32", "forward"): {"optax": 1.5},
+}
+
+
+def rows(options: Options) -> Iterator[Row]:
+    return rows_of(workloads(options), options)
+
+
+def workloads(options: Options) -> Iterator[Workload]:
+    for shape in (shapes.DIGITS, shapes.IMAGENET) if options.quick else shapes.CLASSES:
+        for loss, kind in LOSSES.items():
+            if loss == CROSS_ENTROPY or (shape is shapes.IMAGENET and not options.quick):
+                for dtype in ("float32",) if options.quick else ("float32", "bfloat16"):
+                    for name, by in PASSES.items():
+                        yield _workload(loss, kind, shape, dtype, name, by)
+
+
+def logits_and(
+    kind: str, log: bool, shape: shapes.Classes, rng: np.random.Generator
+) -> tuple[np.ndarray, ...]:
+    size = (shape.rows, shape.classes)
+    logits = 3 * rng.standard_normal(size, np.float32)
+    logits = np.asarray(jax.nn.log_softmax(logits)) if log else logits
+    if kind == "labels":
+        return logits, rng.integers(0, shape.classes, shape.rows)
+    other = 3 * rng.standard_normal(size, np.float32)
+    return logits, other if kind == "teachers" else np.asarray(jax.nn.softmax(other))
+
+
+def _workload(
+    loss: str, kind: str, shape: shapes.Classes, dtype: str, name: str, by: tuple[int, ...]
+) -> Workload:
+    bytes_of_logits = shape.rows * shape.classes * (4 if dtype == "float32" else 2)
+    arrays = 1 if kind == "labels" else 2
+    every = contenders(case_of(loss))
+    if dtype == "bfloat16":
+        every.pop("torch compiled", None)
+    if loss == CROSS_ENTROPY and dtype == "bfloat16":
+        every["optax in float32"] = Contender("optax", _wide(every["optax"].f))
+    bounds = BOUNDS.get((dtype, name), {}) if loss == CROSS_ENTROPY else {}
+    return Workload(
+        suite="classes",
+        name=f"{loss}, {shape.name} [{shape.rows}, {shape.classes}] {dtype}, {name}",
+        arrays=functools.partial(logits_and, kind, loss in LOG_PROBS, shape),
+        dtype=dtype,
+        contenders=every,
+        gradients=by,
+        work=Work(read=arrays * bytes_of_logits, written=bytes_of_logits if by else 0),
+        bounds={f"{peer} time": bound for peer, bound in bounds.items()},
+    )
+
+
+def _wide(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Half precision is widened first, as ours is."""
+    return lambda logits, labels: f(logits.astype(jnp.float32), labels)
