@@ -354,20 +354,23 @@ def binary(
         return reduce(values, where=where, weights=weights, reduction=reduction)
     dtype, examples = products.wide(hidden.dtype), labels.shape[:-1]
     exact = jnp.issubdtype(labels.dtype, jnp.floating)
+    number, kept_units = (_number(labels, dtype, where, each) for each in (weights, None))
     masks = {} if where is None else {"where": jnp.asarray(where)}
     numbers = {} if weights is None else {"weights": jnp.asarray(weights).astype(dtype)}
     (numbers if exact else masks)["labels"] = labels.astype(dtype) if exact else labels
 
-    def flat(array: Array) -> Array:
-        over = array if array.ndim == labels.ndim else inputs.spread("where", array, examples)
-        return over.reshape(-1, *over.shape[len(examples) :])
+    def flat(tree: dict[str, Array]) -> dict[str, Array]:
+        full = {
+            name: a if a.ndim == labels.ndim else inputs.spread(name, a, examples)
+            for name, a in tree.items()
+        }
+        return {name: a.reshape(-1, *a.shape[len(examples) :]) for name, a in full.items()}
 
-    masks, numbers = jax.tree.map(flat, (masks, numbers))
+    masks, numbers = flat(masks), flat(numbers)
     pairs = ((hidden.reshape(-1, hidden.shape[-1]), head),)
     every = jnp.ones_like(pairs[0][0][:, 0], dtype)
     operands = pairs, masks, numbers, options, every > 0, every
     total = jnp.sum(_over_rows(_total, how, _bits_of_chunk, *operands))
-    number, kept_units = (_number(labels, dtype, where, each) for each in (weights, None))
     return reduce_total(total, kept_units, number, reduction=reduction)
 
 

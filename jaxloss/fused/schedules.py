@@ -91,7 +91,7 @@ def plan(
         >>> hidden = jax.ShapeDtypeStruct((2048, 512), jnp.float32)
         >>> head = jax.ShapeDtypeStruct((512, 32000), jnp.float32)
         >>> print(jaxloss.fused.plan(hidden, head, backend="cpu", memory_budget=2**26))
-        tiles (xla): 512 tokens x 4000 classes at a time, ... MiB; ...
+        tiles (xla): 512 tokens x 3200 classes at a time, ... MiB; ...
     """
     if implementation is not None and implementation not in KERNELS:
         raise ValueError(
@@ -99,13 +99,15 @@ def plan(
         )
     if memory_budget is not None and memory_budget <= 0:
         raise ValueError(f"memory_budget must be a positive number of bytes, got {memory_budget}.")
-    if isinstance(schedule, Plan):
-        return schedule
-    if schedule is not None and schedule not in get_args(Name):
+    if not isinstance(schedule, Plan | None) and schedule not in get_args(Name):
         raise ValueError(
             f"schedule must be None, a Plan or one of {get_args(Name)}, got {schedule!r}."
         )
     costs = _Costs.of(hidden, head, backend or jax.default_backend(), implementation or "xla")
+    if not costs.tokens:
+        return costs.within("plain", None, "nothing to do")
+    if isinstance(schedule, Plan):
+        return schedule
     if schedule is not None:
         return costs.within(schedule, memory_budget, "asked for")
     return costs.choose(memory_budget, implementation, per_token, by_rows)
@@ -133,7 +135,7 @@ class _Costs:
     ) -> Plan:
         plain = self.within("plain", None, "small")
         small = plain.bytes <= min(SMALL, SMALL if budget is None else budget)
-        if not self.tokens or (small and implementation is None):
+        if small and implementation is None:
             return plain
         allowed = plain.bytes // 2 if budget is None else budget
         why = "half of what plain takes" if budget is None else "the budget"
