@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import Array
 
 import jaxloss
+from jaxloss.core.reductions import Reduction
 from jaxloss.fused import Plan, plan
 
 REDUCTIONS = ("mean", "sum", jaxloss.stats, None)
@@ -174,7 +176,7 @@ def everywhere(schedule):
     hidden = jnp.zeros((2, TOKENS, FEATURES))
     labels = jnp.zeros((2, TOKENS), int)
     arrays = hidden, jnp.zeros((FEATURES, CLASSES)), labels, {**options, **of_classes}
-    return jax.jit(f).lower(*arrays).compile().as_text()
+    return jax.jit(f).lower(*arrays).compile().as_text() or ""
 
 
 def largest(text):
@@ -204,15 +206,15 @@ def test_how_many_products_a_schedule_takes():
     """One for a value; for a gradient of the mean three of tokens, and four of classes."""
     arrays = jnp.zeros((8, 3)), jnp.zeros((3, 10))
     labels = jnp.zeros(8, int)
-    for name, reduction, number in (
-        ("tokens", "mean", 3),
-        ("tokens", None, 4),
-        ("classes", "mean", 4),
-        ("tiles", "mean", 4),
-    ):
-        made = Plan(name, 4, 10 if name == "tokens" else 5)
+    expected: tuple[tuple[Plan, Reduction[Array], int], ...] = (
+        (Plan("tokens", 4, 10), "mean", 3),
+        (Plan("tokens", 4, 10), None, 4),
+        (Plan("classes", 8, 5), "mean", 4),
+        (Plan("tiles", 4, 5), "mean", 4),
+    )
+    for made, reduction, number in expected:
 
-        def loss(hidden, head, reduction=reduction, made=made):
+        def loss(hidden, head, reduction: Reduction[Array] = reduction, made=made):
             f = jaxloss.linear_softmax_cross_entropy
             return jnp.sum(f(hidden, head, labels, schedule=made, reduction=reduction))
 

@@ -148,34 +148,20 @@ class _Costs:
     def within(self, schedule: Name, budget: int | None, reason: str) -> Plan:
         """The largest pieces that fit the budget, or the smallest ones."""
         most_rows, most_classes = (256, 3200) if self.backend == "cpu" else (2048, 8192)
-        rows = max(1, self.tokens)
-        classes = self.classes
-        if schedule == "tokens":
-            rows = min(rows, most_rows)
-        elif schedule != "plain":
+        rows, classes = max(1, self.tokens), self.classes
+        least_rows, least_classes = rows, classes
+        if schedule in ("tokens", "tiles"):
+            rows = min(rows, most_rows if schedule == "tokens" else 2 * most_rows)
+            least_rows = min(rows, 64)
+        if schedule in ("classes", "tiles"):
             classes = self.balanced(most_classes)
-            rows = rows if schedule == "classes" else min(rows, 2 * most_rows)
-        made = Plan(
-            schedule,
-            rows,
-            classes,
-            self.implementation,
-            self.bytes(schedule, rows, classes),
-            reason,
-        )
-        while budget is not None and made.bytes > budget:
-            smaller_rows, smaller_classes = rows, classes
-            if schedule in ("tokens", "tiles"):
-                smaller_rows = max(min(rows, 64), rows // 2)
-            if schedule in ("classes", "tiles"):
-                smaller_classes = max(min(classes, 512), -(-classes // 2))
-            if (smaller_rows, smaller_classes) == (rows, classes):
+            least_classes = min(classes, 512)
+        while budget is not None and self.bytes(schedule, rows, classes) > budget:
+            if (rows, classes) == (least_rows, least_classes):
                 break
-            rows, classes = smaller_rows, smaller_classes
-            made = dataclasses.replace(
-                made, rows=rows, classes=classes, bytes=self.bytes(schedule, rows, classes)
-            )
-        return made
+            rows, classes = max(least_rows, rows // 2), max(least_classes, -(-classes // 2))
+        size = self.bytes(schedule, rows, classes)
+        return Plan(schedule, rows, classes, self.implementation, size, reason)
 
     def balanced(self, most: int) -> int:
         """Blocks of about one size, so that the last one overlaps little; of whole lanes."""
