@@ -125,17 +125,7 @@ def backward(
     def block(sums: tuple[Array, Array, Options], index: Array) -> tuple[Any, None]:
         of_hidden, of_head, of_options = sums
         part = _part(tile, head, options, index)
-
-        def chunk(sums: tuple[Array, Options], each: Any) -> tuple[Any, Array]:
-            hidden, labels, found, change = each
-            logits = products.scores(hidden, part.head)
-            x, pull = jax.vjp(_scores, logits, part.options)
-            slopes, by_scores = pull(_slopes(x, part, labels, found, change))
-            by_scores = _add_spread(by_scores, x, part, change)
-            of_head = products.to_head(hidden, slopes)
-            sums = jax.tree.map(jnp.add, sums, (of_head, by_scores))
-            return sums, products.to_hidden(slopes, part.head)
-
+        chunk = functools.partial(_chunk_of_gradients, part)
         wide = jax.ShapeDtypeStruct(part.head.shape, products.wide(head.dtype))
         start = zeros((wide, part.options), (rows, head, options))
         (more_head, more_options), more_hidden = jax.lax.scan(chunk, start, rows)
@@ -148,6 +138,16 @@ def backward(
     order = jnp.arange(count - 1, -1, -1, dtype=labels.dtype)
     (of_hidden, of_head, of_options), _ = jax.lax.scan(block, start, order)
     return joined(of_hidden, labels.shape[0]).astype(hidden.dtype), of_head, of_options
+
+
+def _chunk_of_gradients(part: _Part, sums: tuple[Array, Options], each: Any) -> tuple[Any, Array]:
+    hidden, labels, found, change = each
+    x, pull = jax.vjp(_scores, products.scores(hidden, part.head), part.options)
+    slopes, of_options = pull(_slopes(x, part, labels, found, change))
+    of_options = _add_spread(of_options, x, part, change)
+    of_head = products.to_head(hidden, slopes)
+    sums = jax.tree.map(jnp.add, sums, (of_head, of_options))
+    return sums, products.to_hidden(slopes, part.head)
 
 
 def _scores(logits: Array, options: Options) -> Array:

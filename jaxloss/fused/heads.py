@@ -6,19 +6,18 @@ import numbers
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxloss.core import class_options, inputs, kernels, numerics, over_classes
-from jaxloss.core.checks import observing, require
+from jaxloss.core import class_options, inputs, numerics, over_classes
+from jaxloss.core.checks import observing
 from jaxloss.core.reductions import R, Reduction, adds_up, reduce, reduce_total
 from jaxloss.core.statistics import Mean, kept
 from jaxloss.fused import blocks, products, tokens
 from jaxloss.fused.blocks import Options, Statistics, Tile
 from jaxloss.fused.placement import over_rows
-from jaxloss.fused.schedules import Name, Plan, plan
+from jaxloss.fused.schedules import Plan
 
 RANGES = {
     "bias": "a number",
@@ -100,13 +99,21 @@ def _of_chunk(logits: tuple[Array, ...], labels: Array, rows: Any, options: Opti
 
 
 def counts_of(labels: Array, options: Options, dtype: Any) -> Array:
-    """What each label adds to the denominator."""
+    """What each label adds to the denominator; its gradient compares a few labels at a time."""
     weights = options.get("class_weights")
     if weights is None:
         return jnp.ones(labels.shape, dtype)
     if not weights.ndim:
         return jnp.broadcast_to(weights, labels.shape)
-    return over_classes.shared_at(weights.reshape((1,) * labels.ndim + (-1,)), labels)
+    flat = labels.reshape(-1)
+    few = Plan("tokens", max(1, min(64, len(flat) // 8)), len(weights))
+    every = flat == flat
+    counts = run(tokens.values, few, _weight_of_chunk, (), flat, (), {"w": weights}, every)
+    return counts.reshape(labels.shape)
+
+
+def _weight_of_chunk(logits: Any, labels: Array, rows: Any, shared: Options) -> Array:
+    return over_classes.shared_at(shared["w"][None], labels)
 
 
 def statistics(
@@ -168,18 +175,19 @@ def by_tokens(
     there, times = kept(ones, where, weights)
     operands = heads, labels, rows, options, there.reshape(-1) > 0
     if not adds_up(reduction):
-        values = _over_rows(tokens.values, how, loss, *operands).reshape(counts.shape)
+        values = run(tokens.values, how, loss, *operands).reshape(counts.shape)
         return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
-    total = jnp.sum(_over_rows(_total, how, loss, *operands, times.reshape(-1)))
+    total = jnp.sum(run(total_of, how, loss, *operands, times.reshape(-1)))
     number = Mean.of(counts, where, weights).total
     return reduce_total(total, Mean.of(ones, where).weight, number, reduction=reduction)
 
 
-def _total(*operands: Any) -> Array:
+def total_of(*operands: Any) -> Array:
+    """`tokens.total`, with an axis for devices to have one each."""
     return tokens.total(*operands)[None]
 
 
-def _over_rows(
+def run(
     compute: Callable[..., Array],
     how: Plan,
     loss: tokens.Loss,
@@ -189,14 +197,16 @@ def _over_rows(
     options: Options,
     *masks: Array,
 ) -> Array:
-    def run(each: Any, shared: Any) -> Array:
+    """`tokens.values`, or what else takes its arguments, wherever the rows are."""
+
+    def of_each(each: Any, shared: Any) -> Array:
         (hidden, labels, rows, masks), (matrices, used) = each, shared
         pairs = tuple(zip(hidden, matrices, strict=True))
         return compute(loss, how.rows, pairs, labels, rows, used, *masks)
 
     hidden, matrices = [h for h, _ in heads], [w for _, w in heads]
     with observing(None):
-        return over_rows(run, (hidden, labels, rows, masks), (matrices, options))
+        return over_rows(of_each, (hidden, labels, rows, masks), (matrices, options))
 
 
 def log_probs(
@@ -220,168 +230,5 @@ def log_probs(
 
 
 def logits_of(hidden: Array, head: Array) -> Array:
+    """All scores at once."""
     return jnp.matmul(hidden, head, preferred_element_type=products.wide(hidden.dtype))
-
-
-def one(where: ArrayLike | None, **arrays: ArrayLike) -> tuple[Array, Array]:
-    """Hidden states and a head, checked, in one dtype: theirs, or else a wide one."""
-    hidden, head = map(jnp.result_type, arrays.values())
-    h, w = inputs.projected(where, class_axis=1, **arrays)
-    dtype = hidden if hidden == head else h.dtype
-    return h.astype(dtype), w.astype(dtype)
-
-
-def two(
-    where: ArrayLike | None,
-    student_hidden: ArrayLike,
-    student_head: ArrayLike,
-    teacher_hidden: ArrayLike,
-    teacher_head: ArrayLike,
-) -> tokens.Heads:
-    """A student's and a teacher's hidden states and heads."""
-    student = one(where, student_hidden=student_hidden, student_head=student_head)
-    shape, classes = jnp.shape(student_hidden)[:-1], jnp.shape(student_head)[-1]
-    if jnp.shape(teacher_hidden)[:-1] != shape or jnp.shape(teacher_head)[-1] != classes:
-        raise ValueError(
-            "teacher_hidden and teacher_head must have the units of student_hidden and the "
-            f"classes of student_head, got {jnp.shape(teacher_hidden)} and "
-            f"{jnp.shape(teacher_head)} for {jnp.shape(student_hidden)} and "
-            f"{jnp.shape(student_head)}."
-        )
-    return student, one(where, teacher_hidden=teacher_hidden, teacher_head=teacher_head)
-
-
-def options_of_two(
-    pairs: tokens.Heads, student_bias: ArrayLike | None, teacher_bias: ArrayLike | None
-) -> dict[str, Array]:
-    """The biases in use, by whose they are."""
-    each = zip(("student_bias", "teacher_bias"), pairs, (student_bias, teacher_bias), strict=True)
-    return {
-        name: options(pair[1], bias=bias)["bias"] for name, pair, bias in each if bias is not None
-    }
-
-
-def plan_of_rows(pairs: tokens.Heads, schedule: Name | Plan | None, budget: int | None) -> Plan:
-    """What is done with losses that see all classes of a row at once."""
-    (hidden, head), features = pairs[0], sum(h.shape[-1] for h, _ in pairs)
-    made = plan(
-        jax.ShapeDtypeStruct((*hidden.shape[:-1], features), hidden.dtype),
-        jax.ShapeDtypeStruct((features, head.shape[-1]), head.dtype),
-        schedule=schedule,
-        memory_budget=budget,
-        by_rows=True,
-    )
-    if made.schedule not in ("plain", "tokens"):
-        raise ValueError(
-            f"schedule must be None, 'plain' or 'tokens' here, got {made.schedule!r}: this loss "
-            "sees all classes of a token at once."
-        )
-    return made
-
-
-def of_rows(
-    how: Plan,
-    loss: tokens.Loss,
-    pairs: tokens.Heads,
-    options: Options,
-    where: ArrayLike | None,
-    weights: ArrayLike | None,
-    reduction: Reduction[R],
-) -> R:
-    """A loss of the scores of several heads."""
-    if how.schedule == "plain":
-        values = loss(tuple(logits_of(h, w) for h, w in pairs), (), (), options)
-        return reduce(values, where=where, weights=weights, reduction=reduction)
-    flat = tuple((h.reshape(-1, h.shape[-1]), w) for h, w in pairs)
-    counts = jnp.ones_like(pairs[0][0][..., 0], dtype=products.wide(pairs[0][0].dtype))
-    return by_tokens(how, loss, flat, (), (), options, counts, where, weights, reduction)
-
-
-def _both(logits: tuple[Array, ...], options: Options) -> list[Array]:
-    shared = {k: v for k, v in options.items() if k == "temperature"}
-    biases = [options.get("student_bias"), options.get("teacher_bias")]
-    return [
-        blocks.scores(x, shared if bias is None else {**shared, "bias": bias})
-        for x, bias in zip(logits, biases, strict=True)
-    ]
-
-
-def divergence(logits: tuple[Array, ...], labels: Any, rows: Any, options: Options) -> Array:
-    """Σ q·log(q / p) of a student's p and a teacher's q."""
-    return over_classes.divergence(*_both(logits, options))
-
-
-def js_divergence(logits: tuple[Array, ...], labels: Any, rows: Any, options: Options) -> Array:
-    """Of the two from their mixture."""
-    x, y = map(over_classes.log_softmax, _both(logits, options))
-    return jnp.sum(kernels.divergence_from_mixture(x, y, options["beta"]), axis=-1)
-
-
-def multi_labelled(
-    where: ArrayLike | None, hidden: ArrayLike, head: ArrayLike, labels: ArrayLike
-) -> tuple[Array, Array, Array]:
-    """Hidden states, a head, and a label of every class for each of the examples."""
-    labels = jnp.asarray(labels)
-    shape = (*jnp.shape(hidden)[:-1], *jnp.shape(head)[-1:])
-    if labels.shape != shape:
-        raise ValueError(
-            "labels must have the leading axes of hidden and the classes of head, got "
-            f"{labels.shape}, {jnp.shape(hidden)} and {jnp.shape(head)}."
-        )
-    examples = where
-    if where is not None and jnp.ndim(where) == len(shape):
-        examples = inputs.units_kept(where, shape, units=len(shape) - 1)
-    h, w = one(examples, hidden=hidden, head=head)
-    y = inputs.blank(labels, where)
-    require((y >= 0) & (y <= 1), "labels", y, "a probability is in [0, 1]")
-    return h, w, y
-
-
-def binary(
-    how: Plan,
-    hidden: Array,
-    head: Array,
-    labels: Array,
-    options: Options,
-    where: ArrayLike | None,
-    weights: ArrayLike | None,
-    reduction: Reduction[R],
-) -> R:
-    """A label of every class; where and weights are of each, or of an example."""
-    if how.schedule == "plain" or not adds_up(reduction):
-        x = blocks.scores(logits_of(hidden, head), options)
-        values = kernels.logistic_loss(x, labels.astype(x.dtype))
-        return reduce(values, where=where, weights=weights, reduction=reduction)
-    dtype, examples = products.wide(hidden.dtype), labels.shape[:-1]
-    exact = jnp.issubdtype(labels.dtype, jnp.floating)
-    masks = {} if where is None else {"where": jnp.asarray(where)}
-    numbers = {} if weights is None else {"weights": jnp.asarray(weights).astype(dtype)}
-    (numbers if exact else masks)["labels"] = labels.astype(dtype) if exact else labels
-
-    def flat(array: Array) -> Array:
-        over = array if array.ndim == labels.ndim else inputs.spread("where", array, examples)
-        return over.reshape(-1, *over.shape[len(examples) :])
-
-    masks, numbers = jax.tree.map(flat, (masks, numbers))
-    pairs = ((hidden.reshape(-1, hidden.shape[-1]), head),)
-    every = jnp.ones_like(pairs[0][0][:, 0], dtype)
-    operands = pairs, masks, numbers, options, every > 0, every
-    total = jnp.sum(_over_rows(_total, how, _bits_of_chunk, *operands))
-    number, kept_units = (_number(labels, dtype, where, each) for each in (weights, None))
-    return reduce_total(total, kept_units, number, reduction=reduction)
-
-
-def _number(labels: Array, dtype: Any, where: ArrayLike | None, weights: ArrayLike | None) -> Array:
-    """Σ weights over the labels kept; those of an example times how many labels it has."""
-    full = any(a is not None and jnp.ndim(a) == labels.ndim for a in (where, weights))
-    ones = jnp.ones(labels.shape if full else labels.shape[:-1], dtype)
-    return Mean.of(ones, where, weights).weight * (1 if full else labels.shape[-1])
-
-
-def _bits_of_chunk(
-    logits: tuple[Array, ...], masks: dict[str, Array], numbers: dict[str, Array], options: Options
-) -> Array:
-    x, each = blocks.scores(logits[0], options), {**masks, **numbers}
-    values = kernels.logistic_loss(x, each["labels"].astype(x.dtype))
-    values, times = kept(values, masks.get("where"), numbers.get("weights"))
-    return jnp.sum(times * values, axis=-1)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Integer, Num, Shaped
 
 from jaxloss.core import inputs
 from jaxloss.core.reductions import R, Reduction, adds_up
-from jaxloss.fused import heads, schedules
+from jaxloss.fused import heads, rows, schedules
 from jaxloss.fused.schedules import Name, Plan
 
 #: The kind of label that each loss learns from.
@@ -264,11 +264,11 @@ def linear_kl_divergence(
         Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015,
         arXiv:1503.02531.
     """
-    pairs = heads.two(where, student_hidden, student_head, teacher_hidden, teacher_head)
+    pairs = rows.two(where, student_hidden, student_head, teacher_hidden, teacher_head)
     options = heads.options(pairs[0][1], temperature=temperature)
-    options |= heads.options_of_two(pairs, student_bias, teacher_bias)
-    how = heads.plan_of_rows(pairs, schedule, memory_budget)
-    return heads.of_rows(how, heads.divergence, pairs, options, where, weights, reduction)
+    options |= rows.options_of_two(pairs, student_bias, teacher_bias)
+    how = rows.plan_of_rows(pairs, schedule, memory_budget)
+    return rows.of_rows(how, rows.divergence, pairs, options, where, weights, reduction)
 
 
 def linear_js_divergence(
@@ -327,11 +327,11 @@ def linear_js_divergence(
     Reference:
         Agarwal et al., "On-Policy Distillation of Language Models", 2023, arXiv:2306.13649.
     """
-    pairs = heads.two(where, student_hidden, student_head, teacher_hidden, teacher_head)
+    pairs = rows.two(where, student_hidden, student_head, teacher_hidden, teacher_head)
     options = heads.options(pairs[0][1], temperature=temperature, beta=beta)
-    options |= heads.options_of_two(pairs, student_bias, teacher_bias)
-    how = heads.plan_of_rows(pairs, schedule, memory_budget)
-    return heads.of_rows(how, heads.js_divergence, pairs, options, where, weights, reduction)
+    options |= rows.options_of_two(pairs, student_bias, teacher_bias)
+    how = rows.plan_of_rows(pairs, schedule, memory_budget)
+    return rows.of_rows(how, rows.js_divergence, pairs, options, where, weights, reduction)
 
 
 def linear_binary_cross_entropy(
@@ -382,7 +382,7 @@ def linear_binary_cross_entropy(
     Reference:
         Cox, "The Regression Analysis of Binary Sequences", 1958.
     """
-    h, w, y = heads.multi_labelled(where, hidden, head, labels)
+    h, w, y = rows.multi_labelled(where, hidden, head, labels)
     options = heads.options(w, bias=bias)
-    how = heads.plan_of_rows(((h, w),), schedule, memory_budget)
-    return heads.binary(how, h, w, y, options, where, weights, reduction)
+    how = rows.plan_of_rows(((h, w),), schedule, memory_budget)
+    return rows.binary(how, h, w, y, options, where, weights, reduction)

@@ -86,7 +86,7 @@ def plan(
         >>> hidden = jax.ShapeDtypeStruct((2048, 512), jnp.float32)
         >>> head = jax.ShapeDtypeStruct((512, 32000), jnp.float32)
         >>> print(jaxloss.fused.plan(hidden, head, backend="cpu", memory_budget=2**26))
-        tiles (xla): 512 tokens x 4000 classes at a time, ... MiB; ...
+        tiles (xla): 512 tokens x 3200 classes at a time, ... MiB; ...
     """
     if implementation is not None and implementation not in KERNELS:
         raise ValueError(
@@ -94,16 +94,18 @@ def plan(
         )
     if memory_budget is not None and memory_budget <= 0:
         raise ValueError(f"memory_budget must be a positive number of bytes, got {memory_budget}.")
-    if isinstance(schedule, Plan):
-        return schedule
-    if schedule is not None and schedule not in get_args(Name):
+    if not isinstance(schedule, Plan | None) and schedule not in get_args(Name):
         raise ValueError(
             f"schedule must be None, a Plan or one of {get_args(Name)}, got {schedule!r}."
         )
     backend = backend or jax.default_backend()
+    costs = _Costs.of(hidden, head, backend, "xla")
+    if not costs.tokens:
+        return costs.within("plain", None, "nothing to do")
+    if isinstance(schedule, Plan):
+        return schedule
     if implementation in kernels.BACKENDS:
         return _by_kernel(implementation, hidden, head, schedule, memory_budget, backend)
-    costs = _Costs.of(hidden, head, backend, "xla")
     if schedule is not None:
         return costs.within(schedule, memory_budget, "asked for")
     made = costs.choose(memory_budget, implementation, per_token, by_rows)
@@ -151,7 +153,7 @@ class _Costs:
     ) -> Plan:
         plain = self.within("plain", None, "small")
         small = plain.bytes <= min(SMALL, SMALL if budget is None else budget)
-        if not self.tokens or (small and implementation is None):
+        if small and implementation is None:
             return plain
         allowed = plain.bytes // 2 if budget is None else budget
         why = "half of what plain takes" if budget is None else "the budget"
@@ -164,34 +166,20 @@ class _Costs:
     def within(self, schedule: Name, budget: int | None, reason: str) -> Plan:
         """The largest pieces that fit the budget, or the smallest ones."""
         most_rows, most_classes = (256, 3200) if self.backend == "cpu" else (2048, 8192)
-        rows = max(1, self.tokens)
-        classes = self.classes
-        if schedule == "tokens":
-            rows = min(rows, most_rows)
-        elif schedule != "plain":
+        rows, classes = max(1, self.tokens), self.classes
+        least_rows, least_classes = rows, classes
+        if schedule in ("tokens", "tiles"):
+            rows = min(rows, most_rows if schedule == "tokens" else 2 * most_rows)
+            least_rows = min(rows, 64)
+        if schedule in ("classes", "tiles"):
             classes = self.balanced(most_classes)
-            rows = rows if schedule == "classes" else min(rows, 2 * most_rows)
-        made = Plan(
-            schedule,
-            rows,
-            classes,
-            self.implementation,
-            self.bytes(schedule, rows, classes),
-            reason,
-        )
-        while budget is not None and made.bytes > budget:
-            smaller_rows, smaller_classes = rows, classes
-            if schedule in ("tokens", "tiles"):
-                smaller_rows = max(min(rows, 64), rows // 2)
-            if schedule in ("classes", "tiles"):
-                smaller_classes = max(min(classes, 512), -(-classes // 2))
-            if (smaller_rows, smaller_classes) == (rows, classes):
+            least_classes = min(classes, 512)
+        while budget is not None and self.bytes(schedule, rows, classes) > budget:
+            if (rows, classes) == (least_rows, least_classes):
                 break
-            rows, classes = smaller_rows, smaller_classes
-            made = dataclasses.replace(
-                made, rows=rows, classes=classes, bytes=self.bytes(schedule, rows, classes)
-            )
-        return made
+            rows, classes = max(least_rows, rows // 2), max(least_classes, -(-classes // 2))
+        size = self.bytes(schedule, rows, classes)
+        return Plan(schedule, rows, classes, self.implementation, size, reason)
 
     def balanced(self, most: int) -> int:
         """Blocks of about one size, so that the last one overlaps little; of whole lanes."""

@@ -86,11 +86,9 @@ def js(*arrays, beta=0.5, **options):
 
 
 def two_scale(h, w, g, v, student_bias=0, teacher_bias=0, temperature=1, **options):
-    each = (
-        logits_of(abs(h), abs(w), abs(student_bias)),
-        logits_of(abs(g), abs(v), abs(teacher_bias)),
-    )
-    return np.maximum(np.maximum(p, q).max(-1) / temperature, 1)
+    p = logits_of(abs(h), abs(w), abs(student_bias)).max(-1)
+    q = logits_of(abs(g), abs(v), abs(teacher_bias)).max(-1)
+    return np.maximum(np.maximum(p, q) / temperature, 1)
 
 
 BIASES = {

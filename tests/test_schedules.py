@@ -1,0 +1,288 @@
+"""Every way through the scores of a linear head gives the loss of the scores, and none builds them.
+
+The truth is `softmax_cross_entropy_with_integer_labels` in float64, which has its own in `cases`.
+"""
+
+import functools
+import itertools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import Array
+
+import jaxloss
+from jaxloss.core.reductions import Reduction
+from jaxloss.fused import Plan, plan
+
+REDUCTIONS = ("mean", "sum", jaxloss.stats, None)
+NEUTRAL = {"label_smoothing": 0, "z_loss": 0, "logit_softcap": 1e6, "temperature": 1}
+USUAL = {"label_smoothing": 0.1, "z_loss": 1e-3, "logit_softcap": 20, "temperature": 0.75}
+SETTINGS = {  # all are given, some as the number that leaves the loss as it is
+    "none": NEUTRAL,
+    "smoothing": {**NEUTRAL, "label_smoothing": 0.2},
+    "scores": {**USUAL, "label_smoothing": 0, "z_loss": 0},
+    "all": USUAL,
+}
+SCALES = (0.05, 8)
+COMBINATIONS = (
+    ((1, 3, 7), jnp.float32),
+    ((5, 4, 1), jnp.float32),
+    ((13, 3, 31), jnp.float32),
+    ((17, 8, 29), jnp.float32),
+    ((17, 8, 29), jnp.bfloat16),
+    ((13, 3, 31), jnp.float64),
+)
+TOLERANCES = {jnp.float32: (2e-7, 2e-6), jnp.bfloat16: (2e-7, 2e-6), jnp.float64: (1e-15, 1e-14)}
+# their derivatives are differences of nearly equal numbers, of the units or of the classes
+DIFFERENCES = ("weights", "class_weights", "label_smoothing", "logit_softcap", "temperature")
+
+
+def schedules(shape):
+    n, _, v = shape
+    some = Plan("tokens", min(4, n), v), Plan("classes", n, min(8, v))
+    return *some, Plan("tiles", min(5, n), min(6, v))
+
+
+def problem(rng, shape, scale, dtype, setting):
+    """Inputs as rounded to `dtype`; scores have about the given size, or nearly none."""
+    n, d, v = shape
+    hidden, head = rng.normal(size=(n, d)), rng.normal(size=(d, v)) * scale / d**0.5
+    bias, class_weights = rng.normal(size=v), rng.exponential(size=v)
+    labels = rng.integers(v, size=n)
+    if setting in ("none", "smoothing"):
+        bias, class_weights = 0 * bias, 0 * class_weights + 1
+    elif v > 2:  # a class is absent
+        labels[labels == 1] = 0
+        bias[1] = -np.inf
+    where, weights = rng.random(n) < 0.8, rng.uniform(0.5, 2, n)
+    where[0] = True
+    wide = jnp.float64 if dtype == jnp.float64 else jnp.float32
+    numbers = {"bias": bias, "class_weights": class_weights, **SETTINGS[setting]}
+    floats = [jnp.asarray(hidden, dtype), jnp.asarray(head, dtype), jnp.asarray(weights, wide)]
+    return floats, {k: jnp.asarray(v, wide) for k, v in numbers.items()}, labels, where
+
+
+def losses(loss, arrays, options, labels, where):
+    """Of all reductions, and the gradients of the mean and of a weighted sum of the values."""
+
+    def reduced(reduction, arrays):
+        hidden, head, weights, options = arrays
+        keywords = {"where": where, "weights": weights, "reduction": reduction, **options}
+        result = loss(hidden, head, labels, **keywords)
+        return result.value() if reduction is jaxloss.stats else result
+
+    def weighted(arrays):
+        values = reduced(None, arrays)
+        return jnp.vdot(values, jnp.cos(jnp.arange(values.size, dtype=values.dtype)))
+
+    arrays = (*arrays, options)
+    values = [reduced(reduction, arrays) for reduction in REDUCTIONS]
+    return values, [jax.grad(f)(arrays) for f in (functools.partial(reduced, "mean"), weighted)]
+
+
+def of_scores(hidden, head, labels, bias=None, temperature=1, logit_softcap=None, **options):
+    x = hidden @ head if bias is None else hidden @ head + bias[None]
+    if logit_softcap is not None:
+        absent = jnp.isneginf(x)
+        x = jnp.where(absent, x, logit_softcap * jnp.tanh(jnp.where(absent, 0, x) / logit_softcap))
+    return jaxloss.softmax_cross_entropy_with_integer_labels(x / temperature, labels, **options)
+
+
+def compiled(schedule):
+    """The losses of a schedule, or of the scores."""
+    forced = functools.partial(jaxloss.linear_softmax_cross_entropy, schedule=schedule)
+    return jax.jit(functools.partial(losses, forced if schedule else of_scores))
+
+
+def named(grads):
+    for which, (hidden, head, weights, options) in zip(("mean", "weighted"), grads, strict=True):
+        for name, grad in {"hidden": hidden, "head": head, "weights": weights, **options}.items():
+            yield which, name, grad
+
+
+def error(got, want):
+    """Of a vector, relative to its length."""
+    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    return np.linalg.norm(got - want) / max(np.linalg.norm(want), 1e-3)
+
+
+def check(got, want, dtype, label):
+    of_values, of_slopes = TOLERANCES[dtype]
+    for value, exact in zip(got[0], want[0], strict=True):
+        assert error(value, exact) <= of_values, (label, "value")
+    for (which, name, grad), (_, _, exact) in zip(named(got[1]), named(want[1]), strict=True):
+        allowed = 1e3 * of_slopes if name in DIFFERENCES else of_slopes
+        if grad.dtype == jnp.bfloat16:
+            allowed = 1.2 * error(exact.astype(jnp.bfloat16), exact)
+        if not (name == "logit_softcap" and "none" in label):
+            assert error(grad, exact) <= allowed, (label, which, name, error(grad, exact))
+
+
+@pytest.mark.parametrize(("shape", "dtype"), COMBINATIONS)
+def test_every_schedule_is_the_loss_of_the_scores(shape, dtype, rng):
+    """Loss to 2e-7 and gradients to 2e-6; of bfloat16 to 1.2 of the rounding of the exact one."""
+    with jax.enable_x64(True):
+        truth, programs = compiled(None), [(s, compiled(s)) for s in schedules(shape)]
+        for setting, scale in itertools.product(SETTINGS, SCALES):
+            arrays, options, labels, where = problem(rng, shape, scale, dtype, setting)
+            exact = jax.tree.map(lambda a: a.astype(float), (arrays, options))
+            want = truth(*exact, labels, where)
+            for schedule, program in programs:
+                got = program(arrays, options, labels, where)
+                check(got, want, dtype, (schedule.schedule, setting, scale))
+
+
+def test_there_are_500_combinations():
+    per_problem = 3 * len(SETTINGS) * len(SCALES) * len(REDUCTIONS)
+    assert len(COMBINATIONS) * per_problem >= 500
+
+
+# ---- what is built
+
+
+TOKENS, FEATURES, CLASSES = 64, 8, 96
+FORCED = (Plan("tokens", 4, CLASSES), Plan("classes", TOKENS, 16), Plan("tiles", 16, 16))
+BY_NAME = {each.schedule: each for each in FORCED}
+
+
+def everywhere(schedule):
+    """Under jit, vmap, scan and remat: of two batches, the values and all gradients."""
+    options = {name: jnp.float32(value) for name, value in USUAL.items()}
+    of_classes = {"bias": jnp.zeros(CLASSES), "class_weights": jnp.ones(CLASSES)}
+
+    def loss(reduction, hidden, head, labels, options):
+        f = jaxloss.linear_softmax_cross_entropy
+        return jnp.sum(f(hidden, head, labels, schedule=schedule, reduction=reduction, **options))
+
+    def f(hidden, head, labels, options):
+        mean, each = (functools.partial(loss, reduction) for reduction in ("mean", None))
+        first = hidden[0], head, labels[0], options
+        grad = functools.partial(jax.value_and_grad, argnums=(0, 1, 3))
+
+        def step(_, each):
+            return None, grad(mean)(each[0], head, each[1], options)
+
+        return (
+            each(*first),
+            [grad(g)(*first) for g in (mean, each, jax.checkpoint(mean))],
+            jax.vmap(grad(mean), (0, None, 0, None))(hidden, head, labels, options),
+            jax.lax.scan(step, None, (hidden, labels)),
+        )
+
+    hidden = jnp.zeros((2, TOKENS, FEATURES))
+    labels = jnp.zeros((2, TOKENS), int)
+    arrays = hidden, jnp.zeros((FEATURES, CLASSES)), labels, {**options, **of_classes}
+    return jax.jit(f).lower(*arrays).compile().as_text() or ""
+
+
+def largest(text):
+    shapes = re.findall(r"(?:f32|s32|pred|u32)\[([\d,]+)\]", text)
+    return max(math.prod(map(int, shape.split(","))) for shape in shapes)
+
+
+@pytest.mark.parametrize("name", [*BY_NAME, "plain"])
+def test_no_buffer_is_a_quarter_of_the_scores(name):
+    """Whatever the transformation; and the shapes of the products show the schedule."""
+    text = everywhere(BY_NAME.get(name, name))
+    if name == "plain":
+        assert largest(text) >= TOKENS * CLASSES
+        return
+    assert largest(text) < 2 * TOKENS * CLASSES / 4  # there are two batches
+    parts = re.findall(r"= f32\[(\d+),(\d+)\]\S* dot\(", text)
+    rows, classes = BY_NAME[name].rows, BY_NAME[name].classes
+    assert (str(rows), str(classes)) in parts and "while(" in text
+
+
+def products(f, *arrays):
+    """How many products a jaxpr holds, in all its loops."""
+    return len(re.findall(r"dot_general\[", str(jax.make_jaxpr(f)(*arrays))))
+
+
+def test_how_many_products_a_schedule_takes():
+    """One for a value; for a gradient of the mean three of tokens, and four of classes."""
+    arrays = jnp.zeros((8, 3)), jnp.zeros((3, 10))
+    labels = jnp.zeros(8, int)
+    expected: tuple[tuple[Plan, Reduction[Array], int], ...] = (
+        (Plan("tokens", 4, 10), "mean", 3),
+        (Plan("tokens", 4, 10), None, 4),
+        (Plan("classes", 8, 5), "mean", 4),
+        (Plan("tiles", 4, 5), "mean", 4),
+    )
+    for made, reduction, number in expected:
+
+        def loss(hidden, head, reduction: Reduction[Array] = reduction, made=made):
+            f = jaxloss.linear_softmax_cross_entropy
+            return jnp.sum(f(hidden, head, labels, schedule=made, reduction=reduction))
+
+        assert products(loss, *arrays) == 1
+        assert products(jax.grad(loss, (0, 1)), *arrays) == number
+
+
+# ---- what is chosen
+
+
+def shapes(tokens, features, classes, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct((tokens, features), dtype), jax.ShapeDtypeStruct(
+        (features, classes), dtype
+    )
+
+
+def test_a_plan_is_the_fastest_that_fits():
+    large = shapes(2048, 512, 32000)
+    assert plan(*shapes(8, 3, 5)).schedule == "plain"
+    assert plan(*large, backend="cpu").schedule == "tokens"
+    assert plan(*large, backend="cpu", per_token=True).schedule == "classes"
+    for budget in (2**27, 2**25, 2**23):
+        made = plan(*large, backend="cpu", memory_budget=budget)
+        assert made.bytes <= budget or made.reason.startswith("the least"), str(made)
+    assert plan(*large, schedule="tiles").schedule == "tiles"
+    assert plan(*large, implementation="xla").implementation == "xla"
+    made = Plan("tiles", 3, 4)
+    assert plan(*large, schedule=made) is made
+    assert plan(*shapes(0, 512, 32000), schedule=made).schedule == "plain"
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"schedule": "rows"}, r"schedule must be None, a Plan or one of .*'tokens'.*'rows'"),
+        ({"memory_budget": 0}, "memory_budget must be a positive number of bytes, got 0"),
+        ({"implementation": "cuda"}, r"implementation must be None or one of .*xla.*'cuda'"),
+    ],
+)
+def test_a_plan_says_what_it_does_not_know(option, says):
+    with pytest.raises(ValueError, match=says):
+        plan(*shapes(8, 3, 5), **option)
+
+
+def test_a_divergence_sees_all_classes():
+    hidden, head = jnp.zeros((2, 3)), jnp.zeros((3, 4))
+    with pytest.raises(ValueError, match="schedule must be None, 'plain' or 'tokens' here"):
+        jaxloss.linear_kl_divergence(hidden, head, hidden, head, schedule="tiles")
+
+
+# ---- log-probabilities
+
+
+@pytest.mark.parametrize("schedule", [Plan("tokens", 5, 29), Plan("tiles", 6, 8)])
+def test_log_probabilities_and_entropies_are_those_of_the_softmax(schedule, rng):
+    """In float64, with an absent class and confident rows; in value and in gradient."""
+    with jax.enable_x64(True):
+        (hidden, head, _), options, labels, where = problem(rng, (17, 8, 29), 8, jnp.float64, "all")
+        kept = {name: options[name] for name in ("bias", "logit_softcap", "temperature")}
+
+        def call(schedule, hidden, head, options):
+            f = functools.partial(jaxloss.linear_token_log_probs, schedule=schedule, entropy=True)
+            pair = f(hidden, head, labels, where=where, **options)
+            return jnp.vdot(pair[0], jnp.cos(pair[1])), pair
+
+        f = jax.jit(jax.value_and_grad(call, (1, 2, 3), has_aux=True), static_argnums=0)
+        got, want = f(schedule, hidden, head, kept), f("plain", hidden, head, kept)
+        for a, b in zip(*map(jax.tree.leaves, (got, want)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-13)
+        _, (log_probs, entropies) = want[0]
+        assert not log_probs[~where].any() and (entropies >= 0).all()
