@@ -1,5 +1,6 @@
 """Losses for JAX: where deletes, weights repeat, and a loss is a sum you can split."""
 
+from jaxloss import fused as fused
 from jaxloss.core.checks import checked as checked
 from jaxloss.core.reductions import unit_mean as unit_mean
 from jaxloss.core.reductions import unit_stats as unit_stats

@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxloss
+from jaxloss.fused import Plan
 
 TOKENS, FEATURES, CLASSES = 16, 5, 24
 MESHES = [(1, 8), (2, 4), (8, 1)]
@@ -50,7 +51,7 @@ CALLS = {
         of_head,
         jaxloss.linear_softmax_cross_entropy,
         HEAD,
-        {"schedule": jaxloss.fused.Plan("tiles", 3, 2)},
+        {"schedule": Plan("tiles", 3, 2)},
     ),
 }
 SPECS = P("data", None), P(None, "model"), P("model"), P("model"), P("data"), P()
@@ -164,10 +165,10 @@ def test_only_vectors_and_sums_of_gradients_travel():
     """And of the scores of 64 tokens and 4,096 classes, no device has more than a tile."""
     n, d, v = 64, 8, 4096
     axes = {"mesh": mesh_of((2, 4)), "data_axis": "data", "class_axis": "model"}
-    plan = jaxloss.fused.Plan("tiles", 8, 64)
+    how = Plan("tiles", 8, 64)
 
     def f(h, w, bias, labels):
-        return HEAD(h, w, labels, bias=bias, label_smoothing=0.1, schedule=plan, **axes)
+        return HEAD(h, w, labels, bias=bias, label_smoothing=0.1, schedule=how, **axes)
 
     shapes = [((n, d), SPECS[0]), ((d, v), SPECS[1]), ((v,), SPECS[2])]
     arrays = [
@@ -177,7 +178,7 @@ def test_only_vectors_and_sums_of_gradients_travel():
     labels = jax.ShapeDtypeStruct((n,), jnp.int32, sharding=NamedSharding(axes["mesh"], P("data")))
     places = tuple(a.sharding for a in arrays)
     grad = jax.jit(jax.grad(f, (0, 1, 2)), out_shardings=places)
-    text = grad.lower(*arrays, labels).compile().as_text()
+    text = str(grad.lower(*arrays, labels).compile().as_text())
     found = collectives(text)
     assert {kind for kind, _ in found} == {"all-reduce"}
     vectors = {"", "1", f"{n // 2}", f"{n // 2},{d}", f"{d},{v // 4}", f"{v // 4}"}

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
@@ -239,7 +240,7 @@ def _of_head(
     local, own = _local(options, axes), vocabulary.own_labels(labels, head.shape[1], axes)
     rows = hidden.reshape(-1, hidden.shape[-1]), head, own.reshape(-1)
     found = heads.statistics(how, *rows, local, spread="label_smoothing" in options)
-    found = Statistics(*(a if a is None else a.reshape(own.shape) for a in found))
+    found = jax.tree.map(lambda a: a.reshape(own.shape), found)
     like = jnp.zeros((1,) * own.ndim + head.shape[1:], found.own.dtype)
     bias = {name: value for name, value in local.items() if name == "bias"}
     return _cost(axes, found, own, blocks.scores(like, bias), options)

@@ -8,6 +8,7 @@ differentiates it need not know: the gradient is right whether or not the map ch
 from __future__ import annotations
 
 import functools
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -66,25 +67,33 @@ def merged(found: Statistics, labels: Array, axes: Axes) -> Statistics:
     return Statistics(level + jnp.log(total), own, spread)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def summed(array: Array, axes: Axes) -> Array:
     """The sum over the devices, whose gradient each of them has already."""
+    return cast(Array, _summed(array, axes))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _summed(array: Array, axes: Axes) -> Array:
     return jax.lax.psum(array, axes)
 
 
-summed.defvjp(
+_summed.defvjp(
     lambda array, axes: (jax.lax.psum(array, axes), None),
     lambda axes, _, change: (_apart(change, axes),),
 )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def shared(array: Array, axes: Axes) -> Array:
     """What all devices have alike: its gradient is the sum of what each finds."""
+    return cast(Array, _shared(array, axes))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _shared(array: Array, axes: Axes) -> Array:
     return _apart(array, axes)
 
 
-shared.defvjp(
+_shared.defvjp(
     lambda array, axes: (_apart(array, axes), None),
     lambda axes, _, change: (jax.lax.psum(change, axes),),
 )

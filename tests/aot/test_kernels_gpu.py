@@ -53,7 +53,7 @@ def test_forward_and_backward_fit_in_registers_and_shared_memory(shape):
     memory = program.memory_analysis()
     assert memory is not None
     taken = memory.temp_size_in_bytes
-    assert taken < 1.6 * made.bytes
+    assert taken < 2 * made.bytes
     print(f"{shape}: {taken / 2**20:.0f} MiB, planned {made.bytes / 2**20:.0f} MiB")
 
 
