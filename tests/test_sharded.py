@@ -156,9 +156,10 @@ def test_a_label_out_of_range_is_nan_and_reaches_no_other(name):
 
 
 def collectives(text):
-    """(kind, shape) of each, per device."""
-    found = re.findall(r"= \(?f32\[([\d,]*)\]\S* (all-\w+|reduce-scatter|collective-\w+)\(", text)
-    return {(kind, shape) for shape, kind in found}
+    """(kind, shape) of each, per device; one that is of several arrays is each of them."""
+    kinds = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
+    found = re.findall(rf" = (.+?) ({kinds})(?:-start)?\(", text)
+    return {(kind, s) for shapes, kind in found for s in re.findall(r"\w+\[([\d,]*)\]", shapes)}
 
 
 def test_only_vectors_and_sums_of_gradients_travel():

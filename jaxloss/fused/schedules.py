@@ -177,12 +177,16 @@ class _Costs:
         while budget is not None and self.bytes(schedule, rows, classes) > budget:
             if (rows, classes) == (least_rows, least_classes):
                 break
-            rows, classes = max(least_rows, rows // 2), max(least_classes, -(-classes // 2))
+            rows = max(least_rows, rows // 2)
+            classes = max(least_classes, self.balanced(-(-classes // 2)))
         size = self.bytes(schedule, rows, classes)
         return Plan(schedule, rows, classes, self.implementation, size, reason)
 
     def balanced(self, most: int) -> int:
-        """Blocks of about one size, so that the last one overlaps little; of whole lanes."""
+        """Blocks of about one size, so that the last one overlaps little; of whole lanes.
+
+        A block of other than 128 lanes makes XLA for TPU keep a second, transposed gradient.
+        """
         size = -(-self.classes // -(-self.classes // most))
         return size if self.backend == "cpu" else min(self.classes, -(-size // 128) * 128)
 
