@@ -198,7 +198,7 @@ def _write(array: Array, block: Array, start: Array) -> Array:
 
 def _masks(x: Array, part: _Part, labels: Array) -> tuple[Array, Array]:
     """The scores, -inf where an earlier block holds the class, and which is the label's."""
-    column = part.start + jax.lax.broadcasted_iota(labels.dtype, x.shape, 1)
+    column = part.start + jax.lax.broadcasted_iota(labels.dtype, (1, x.shape[1]), 1)
     hit = column == labels[:, None]
     if part.fresh is None:
         return x, hit
