@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from jaxloss.core import class_options, inputs, numerics, over_classes
 from jaxloss.fused import products
@@ -190,12 +191,14 @@ def _write(array: Array, block: Array, start: Array) -> Array:
     """The gradient with that of a block of classes, or of what all blocks share."""
     if not array.ndim:
         return array + block
-    return jax.lax.dynamic_update_slice_in_dim(array, block.astype(array.dtype), start, axis=-1)
+    updated = jax.lax.dynamic_update_slice_in_dim(array, block.astype(array.dtype), start, axis=-1)
+    # else a TPU turns it as its product likes it, and turns a copy back in the end
+    return with_layout_constraint(updated, Layout(tuple(range(updated.ndim))))
 
 
 def _masks(x: Array, part: _Part, labels: Array) -> tuple[Array, Array]:
     """The scores, -inf where an earlier block holds the class, and which is the label's."""
-    column = part.start + jax.lax.broadcasted_iota(labels.dtype, x.shape, 1)
+    column = part.start + jax.lax.broadcasted_iota(labels.dtype, (1, x.shape[1]), 1)
     hit = column == labels[:, None]
     if part.fresh is None:
         return x, hit

@@ -44,7 +44,11 @@ def two(
             f"{jnp.shape(teacher_head)} for {jnp.shape(student_hidden)} and "
             f"{jnp.shape(student_head)}."
         )
-    return student, one(where, teacher_hidden=teacher_hidden, teacher_head=teacher_head)
+    h, w = one(where, teacher_hidden=teacher_hidden, teacher_head=teacher_head)
+    wide = products.wide(student[0].dtype)
+    if products.wide(h.dtype) != wide:
+        h, w = h.astype(wide), w.astype(wide)
+    return student, (h, w)
 
 
 def options_of_two(
