@@ -34,7 +34,9 @@ COMBINATIONS = (
     ((17, 8, 29), jnp.bfloat16),
     ((13, 3, 31), jnp.float64),
 )
-TOLERANCES = {jnp.float32: (2e-7, 2e-6), jnp.bfloat16: (2e-7, 2e-6), jnp.float64: (1e-15, 1e-14)}
+# of values and of gradients; a mean of losses near log(classes), which are rounded alike, is off by
+# up to 2.9e-7 of float32, or two and a half units in the last place (seen over 12 seeds)
+TOLERANCES = {jnp.float32: (3e-7, 2e-6), jnp.bfloat16: (3e-7, 2e-6), jnp.float64: (1e-15, 1e-14)}
 # their derivatives are differences of terms that may nearly cancel, of the units or of the classes,
 # and of a single class all are: the error is relative to the terms, as that of a loss is
 DIFFERENCES = ("weights", "class_weights", *USUAL)
@@ -146,7 +148,7 @@ def check(got, want, sizes, shape, dtype, label):
 
 @pytest.mark.parametrize(("shape", "dtype"), COMBINATIONS)
 def test_every_schedule_is_the_loss_of_the_scores(shape, dtype, rng):
-    """Loss to 2e-7 and gradients to 2e-6; of bfloat16 to 1.2 of the rounding of the exact one."""
+    """Loss to 3e-7 and gradients to 2e-6; of bfloat16 to 1.2 of the rounding of the exact one."""
     with jax.enable_x64(True):
         programs = [(s, compiled(s)) for s in schedules(shape)]
         for setting, scale in itertools.product(SETTINGS, SCALES):

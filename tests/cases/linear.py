@@ -64,7 +64,7 @@ case(**LINEAR, options={"schedule": Plan("classes", 2000, 3)}, reverse_only=True
 def two_heads(rng, units):
     hidden, head, _ = heads(rng, units)
     others, other, _ = heads(rng, units)
-    return hidden, head, others[..., :2], other[:2]
+    return hidden, head, others[..., :3], other[:3]
 
 
 def log_probs(hidden, head, bias, temperature):
