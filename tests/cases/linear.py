@@ -64,7 +64,12 @@ case(**LINEAR, options={"schedule": Plan("classes", 2000, 3)}, reverse_only=True
 def two_heads(rng, units):
     hidden, head, _ = heads(rng, units)
     others, other, _ = heads(rng, units)
-    return hidden, head, others[..., :3], other[:3]
+    return (
+        hidden,
+        head,
+        np.append(others, others[..., :1], axis=-1),
+        np.append(other, other[:1], axis=0),
+    )
 
 
 def log_probs(hidden, head, bias, temperature):
