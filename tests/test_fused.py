@@ -78,3 +78,9 @@ def test_a_class_with_a_bias_of_minus_infinity_is_absent(rng):
     for grad, each in zip(grads, wanted, strict=True):
         np.testing.assert_allclose(grad[..., :4], each, rtol=1e-5, atol=1e-7)
         assert not np.asarray(grad[..., 4]).any()
+
+
+@pytest.mark.parametrize("name", ["temperature", "logit_softcap"])
+def test_an_option_of_zero_is_refused_and_not_taken_for_none(name, rng):
+    with pytest.raises(ValueError, match=f"{name} must be positive, got 0"):
+        jaxloss.linear_softmax_cross_entropy(*operands(rng), **{name: 0})

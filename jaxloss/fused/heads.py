@@ -29,6 +29,8 @@ RANGES = {
     "beta": "in (0, 1)",
 }
 PER_CLASS = ("bias", "class_weights")
+#: The numbers that change nothing.
+NEUTRAL = {"bias": 0, "label_smoothing": 0, "z_loss": 0, "temperature": 1}
 
 
 def headed(
@@ -46,8 +48,8 @@ def options(head: Array, **given: ArrayLike | None) -> dict[str, Array]:
     like = jnp.zeros(head.shape[-1:], products.wide(head.dtype))
     used = {}
     for name, value in given.items():
-        one = name == "temperature" and isinstance(value, numbers.Real) and value == 1
-        if value is not None and inputs.given(value) and not one:
+        neutral = isinstance(value, numbers.Real) and value == NEUTRAL.get(name)
+        if value is not None and not neutral:
             if name in PER_CLASS:
                 value = inputs.with_a_class(jnp.asarray(value), 0)
             used[name] = inputs.option(
