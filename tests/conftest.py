@@ -1,6 +1,7 @@
 """Eight fake devices, strict promotion, seeds, the names of the examples, the closing table."""
 
 import os
+import signal
 import zlib
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -18,6 +19,8 @@ import jaxloss
 os.environ["XLA_FLAGS"] = (
     f"--xla_force_host_platform_device_count=8 {FLAGS}"  # read when JAX starts
 )
+# which a shell ignores in what it runs in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 hypothesis.settings.register_profile("seeded", derandomize=True, deadline=None, max_examples=25)

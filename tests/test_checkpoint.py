@@ -1,6 +1,5 @@
 """Checkpoints: a training that ended, in whatever way, goes on as if it had not."""
 
-import functools
 import gc
 import importlib
 import json
@@ -163,11 +162,7 @@ def test_early_stopping_goes_on_counting(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_ends(number, tmp_path, whole, request):
-    usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-    given = signal.signal(number, usual)  # ignored, where a shell runs the tests in the background
-    request.addfinalizer(functools.partial(signal.signal, number, given))
-
+def test_a_signal_saves_and_ends(number, tmp_path, whole):
     def some(epoch):
         for place, batch in enumerate(batches(epoch)):
             if (epoch, place) == (0, 5):

@@ -58,13 +58,13 @@ def weights_missing_in_the_denominator(values, where=None, weights=None):
     return statistics.Mean(jnp.sum(times * counted), jnp.sum(kept))
 
 
-labelled = inputs.labelled
+labelled_apart = inputs.labelled_apart
 
 
-@defect(inputs, "labelled", "test_label_out_of_range_is_loud", INTEGER)
-def wrapped_label(where, *, logits, labels, name="logits"):
+@defect(inputs, "labelled_apart", "test_label_out_of_range_is_loud", INTEGER)
+def wrapped_label(where, *, logits, labels):
     labels = jnp.asarray(labels).astype(jnp.int32) % jnp.shape(logits)[-1]
-    return labelled(where, logits=logits, labels=labels, name=name)
+    return labelled_apart(where, logits=logits, labels=labels)
 
 
 @defect(numerics, "xlogy", "test_extremes_of_the_dtype", "binary_cross_entropy")
