@@ -1,6 +1,7 @@
 """What is particular to heads that belong to their loss."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,5 +83,6 @@ def test_a_class_with_a_bias_of_minus_infinity_is_absent(rng):
 
 @pytest.mark.parametrize("name", ["temperature", "logit_softcap"])
 def test_an_option_of_zero_is_refused_and_not_taken_for_none(name, rng):
+    options: dict[str, Any] = {name: 0}
     with pytest.raises(ValueError, match=f"{name} must be positive, got 0"):
-        jaxloss.linear_softmax_cross_entropy(*operands(rng), **{name: 0})
+        jaxloss.linear_softmax_cross_entropy(*operands(rng), **options)
