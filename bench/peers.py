@@ -56,7 +56,9 @@ def in_torch(
     tensors = [_tensor(array) for array in arrays]
     for i in by:
         tensors[i].requires_grad_()
-    f = torch.compile(f) if compile else f
+    if compile:
+        f(*tensors)  # which imports what it needs, before the compiler looks
+        f = torch.compile(f)
 
     def call() -> list[Any]:
         for i in by:

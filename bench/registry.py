@@ -7,7 +7,6 @@ called, and its lines say what the peers call it.
 from __future__ import annotations
 
 import ast
-import functools
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -52,7 +51,8 @@ def mean_of(line: Line, count: int) -> Callable[..., Any]:
     constant = {name: value for name, value in letters.items() if name not in given}
     code = compile(ast.parse(there, mode="eval"), there, "eval")
 
-    @functools.cache
+    known: dict[str, Any] = {}  # from the first call on, which imports the peer
+
     def names() -> dict[str, Any]:
         root = importlib.import_module(there.split(".")[0])
         importlib.import_module(there.split("(")[0].rpartition(".")[0])
@@ -61,7 +61,9 @@ def mean_of(line: Line, count: int) -> Callable[..., Any]:
         return {root.__name__: root, "jnp": jnp, **values}
 
     def mean(*arrays: Any) -> Any:
-        value = eval(code, names() | {name: arrays[i] for name, i in given.items()})
+        if not known:
+            known.update(names())
+        value = eval(code, known | {name: arrays[i] for name, i in given.items()})
         return value.mean() / factor
 
     return mean

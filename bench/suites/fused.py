@@ -1,14 +1,9 @@
-"""Large losses whose biggest array is never built, beside those that build it.
-
-Ours are called by the names of their schedules; a version without schedules is measured as it is,
-and the row says so.
-"""
+"""Large losses whose biggest array is never built, beside those that build it."""
 
 from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -44,13 +39,6 @@ def workloads(options: Options) -> Iterator[Workload]:
     yield pair("siglip_loss", siglip_at_once, pairs, 2, blocks, {"time": 0.90, "memory": 0.20})
 
 
-def having(loss: Callable[..., Any], keywords: Mapping[str, Any]) -> tuple[Callable[..., Any], str]:
-    """The loss with those keywords that it has, and a word about those that it lacks."""
-    known = {k: v for k, v in keywords.items() if k in inspect.signature(loss).parameters}
-    lacking = [f"{loss.__name__} has no {k}= here" for k in keywords if k not in known]
-    return functools.partial(loss, **known), "; ".join(lacking)
-
-
 def head_of(shape: shapes.Head, rng: np.random.Generator) -> Arrays:
     hidden = rng.standard_normal((shape.tokens, shape.features), np.float32)
     head = rng.standard_normal((shape.features, shape.classes), np.float32)
@@ -66,7 +54,7 @@ def linear(
     peaks: bool = False,
 ) -> Workload:
     """Loss and gradients by hidden states and head."""
-    ours, note = having(jaxloss.linear_softmax_cross_entropy, keywords)
+    ours = functools.partial(jaxloss.linear_softmax_cross_entropy, **keywords)
     # only the optax that builds everything is wanted beside the least memory
     every = {"jaxloss": Contender("jaxloss", ours), "optax": Contender("optax", _optax)}
     if not keywords:
@@ -90,7 +78,6 @@ def linear(
         work=Work(moved, moved, flops, dtype),
         bounds=bounds,
         peaks=peaks,
-        note=note,
     )
 
 
@@ -127,7 +114,7 @@ def pair(
     bounds: Mapping[str, float],
 ) -> Workload:
     """Loss and gradients by both towers, the scale, and SigLIP's bias."""
-    loss, note = having(getattr(jaxloss, name), keywords)
+    loss = functools.partial(getattr(jaxloss, name), **keywords)
     options = ("logit_scale", "logit_bias")[:scalars]
 
     def ours(x: jax.Array, y: jax.Array, *learned: jax.Array) -> jax.Array:
@@ -143,5 +130,4 @@ def pair(
         gradients=tuple(range(2 + scalars)),
         work=Work(moved, moved, 6 * shape.batch**2 * shape.features),
         bounds={f"{naive} {what}": bound for what, bound in bounds.items()},
-        note=note,
     )

@@ -12,7 +12,7 @@ import jaxloss
 from bench import shapes
 from bench.registry import CROSS_ENTROPY, case_of
 from bench.rows import Row
-from bench.suites import classes, fused, pointwise
+from bench.suites import classes, fused, pointwise, sharded
 from bench.workload import Contender, Options, Workload, row_of
 
 # what grows, from where to where, and the exponent that time has
@@ -38,6 +38,19 @@ def rows(options: Options) -> Iterator[Row]:
         found[-1].ours.figures |= {"slope of time": time, "slope of memory": memory}
         if time > exponent + 0.2:
             found[-1].note = f"time grows faster than by the power of {exponent:.0f}"
+        yield from found
+    yield from _more_devices()
+
+
+def _more_devices() -> Iterator[Row]:
+    """Bytes of a device, which do not grow with their number, and the slope after the last."""
+    groups: dict[str, list[Row]] = {}
+    for row in sharded.growing():
+        groups.setdefault(row.name.rpartition(": ")[0], []).append(row)
+    for found in groups.values():
+        counts = [int(row.name.rpartition(": ")[2]) for row in found]
+        memory = slope(counts, [row.ours.temporaries or 0 for row in found])
+        found[-1].ours.figures["slope of memory"] = memory
         yield from found
 
 

@@ -1,14 +1,17 @@
 """Losses across devices: bytes and collectives of each, and times on real devices.
 
 On CPU the eight devices are fake ones in a fresh process, whose times say nothing and are not
-kept. `python -m bench.suites.sharded` is that process.
+kept. `python -m bench.suites.sharded` is that process, with `growing` that of the scaling suite.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +27,7 @@ from bench.rows import Measured, Row
 from bench.workload import Options, child
 
 DEVICES = 8
+LEFT = "jaxloss, left to XLA"  # the loss of one device, of arrays that are split
 FLAGS = f"--xla_force_host_platform_device_count={DEVICES}"
 
 
@@ -38,44 +42,85 @@ class Placed:
 
 
 def rows(options: Options) -> Iterator[Row]:
-    found = child("bench.suites.sharded", XLA_FLAGS=FLAGS, JAX_PLATFORMS="cpu")
+    yield from _in_a_process("sharded")
+
+
+def growing() -> Iterator[Row]:
+    """As many rows for each device, and more devices."""
+    return _in_a_process("scaling", "growing")
+
+
+def _in_a_process(suite: str, *arguments: str) -> Iterator[Row]:
+    found = child("bench.suites.sharded", *arguments, XLA_FLAGS=FLAGS, JAX_PLATFORMS="cpu")
     if "note" in found:
-        yield Row("sharded", f"{DEVICES} fake devices", {"jaxloss": Measured(note=found["note"])})
+        yield Row(suite, f"fake devices: {DEVICES}", {"jaxloss": Measured(note=found["note"])})
         return
     for name, contenders in found.items():
         measured = {who: Measured(**fields) for who, fields in contenders.items()}
-        yield Row("sharded", name, measured, note="bytes of a device")
+        yield Row(suite, name, measured, note="bytes of a device")
 
 
 def placements() -> dict[str, Placed]:
+    """Ours across devices, and what XLA makes of the losses of one device, ours and the peer's."""
     batch, both = PartitionSpec("data"), PartitionSpec("data", "model")
     columns, everywhere = PartitionSpec(None, "model"), PartitionSpec()
     label = jaxloss.softmax_cross_entropy_with_integer_labels
     theirs = optax.losses.softmax_cross_entropy_with_integer_labels
     rows, classes, features = 1024, 16_384, 256
-    dense = {"jaxloss": label, "optax": lambda x, y: theirs(x, y).mean()}
-    linear = {
-        "jaxloss": jaxloss.linear_softmax_cross_entropy,
+    axes = {"data_axis": "data", "class_axis": "model"}
+    dense = {LEFT: label, "optax": lambda x, y: theirs(x, y).mean()}
+    split = {"jaxloss": functools.partial(jaxloss.sharded_softmax_cross_entropy, **axes)}
+    head = {
+        LEFT: jaxloss.linear_softmax_cross_entropy,
         "optax": lambda h, w, y: theirs(h @ w, y).mean(),
     }
+    split_head = {
+        "jaxloss": functools.partial(jaxloss.sharded_linear_softmax_cross_entropy, **axes)
+    }
+    by_ring = functools.partial(
+        jaxloss.sharded_clip_loss, logit_scale=10.0, axis_name=("data", "model")
+    )
+    gathered = functools.partial(by_ring, columns="gathered")
     clip = {
-        "jaxloss": lambda x, y: jaxloss.clip_loss(x, y, logit_scale=10.0),
+        "jaxloss": by_ring,
+        "jaxloss, gathered": gathered,
         "baseline: everything at once": _clip,
     }
-    logits, head = (rows, classes), ((rows, features), (features, classes), (rows,))
+    rows_of, logits = PartitionSpec(("data", "model")), (rows, classes)
+    arrays = (rows, features), (features, classes), (rows,)
     return {
-        "cross entropy, batch over 8": Placed(
-            (8, 1), (logits, (rows,)), (batch, batch), dense
-        ),
+        "cross entropy, batch over 8": Placed((8, 1), (logits, (rows,)), (batch, batch), dense),
         "cross entropy, batch over 2, classes over 4": Placed(
-            (2, 4), (logits, (rows,)), (both, batch), dense
+            (2, 4), (logits, (rows,)), (both, batch), split | dense
         ),
-        "linear head, batch over 8": Placed((8, 1), head, (batch, everywhere, batch), linear),
+        "linear head, batch over 8": Placed((8, 1), arrays, (batch, everywhere, batch), head),
         "linear head, batch over 2, classes over 4": Placed(
-            (2, 4), head, (batch, columns, batch), linear
+            (2, 4), arrays, (batch, columns, batch), split_head | head
         ),
-        "CLIP of 2048, batch over 8": Placed((8, 1), ((2048, 256),) * 2, (batch,) * 2, clip),
-    }  # fmt: skip
+        "CLIP of 2048, batch over 8": Placed((8, 1), ((2048, 256),) * 2, (rows_of,) * 2, clip),
+    }
+
+
+def more_devices() -> dict[str, Placed]:
+    """CLIP by a ring, and a head with its classes over the devices, of the same share of each."""
+    batch, columns = PartitionSpec("data"), PartitionSpec(None, "model")
+    axes = {"data_axis": "data", "class_axis": "model"}
+    clip = functools.partial(jaxloss.sharded_clip_loss, logit_scale=10.0, axis_name="data")
+    linear = functools.partial(
+        jaxloss.sharded_linear_softmax_cross_entropy, **axes, schedule="classes"
+    )
+    found = {}
+    for n in (1, 2, 4, 8):
+        found[f"devices of CLIP by a ring, 256 pairs each: {n}"] = Placed(
+            (n, 1), ((256 * n, 128),) * 2, (batch, batch), {"jaxloss": clip}
+        )
+        found[f"devices of a linear head, 2048 classes each: {n}"] = Placed(
+            (1, n),
+            ((512, 128), (128, 2048 * n), (512,)),
+            (batch, columns, batch),
+            {"jaxloss": linear},
+        )
+    return found
 
 
 def _clip(images: jax.Array, texts: jax.Array) -> jax.Array:
@@ -86,7 +131,7 @@ def _clip(images: jax.Array, texts: jax.Array) -> jax.Array:
 
 def measured(placed: Placed) -> dict[str, dict[str, Any]]:
     """Bytes of a device and collectives of value and gradient, and whether all agree."""
-    devices = np.array(jax.devices()[:DEVICES]).reshape(placed.mesh)
+    devices = np.array(jax.devices()[: math.prod(placed.mesh)]).reshape(placed.mesh)
     mesh, rng = Mesh(devices, ("data", "model")), np.random.default_rng(0)
     arrays = [
         jax.device_put(_array(shape, rng), NamedSharding(mesh, spec))
@@ -95,9 +140,10 @@ def measured(placed: Placed) -> dict[str, dict[str, Any]]:
     by = tuple(i for i, array in enumerate(arrays) if array.dtype == jnp.float32)
     found, first = {}, None
     for name, f in placed.contenders.items():
-        program = jax.jit(jax.value_and_grad(f, by)).lower(*arrays).compile()
+        with jax.set_mesh(mesh):
+            program = jax.jit(jax.value_and_grad(f, by)).lower(*arrays).compile()
+            value = float(program(*arrays)[0])
         memory = program.memory_analysis()
-        value = float(program(*arrays)[0])
         first = value if first is None else first
         wrong = abs(value - first) > 1e-4 * abs(first)
         found[name] = {
@@ -116,4 +162,5 @@ def _array(shape: tuple[int, ...], rng: np.random.Generator) -> jax.Array:
 
 if __name__ == "__main__":
     assert FLAGS in os.environ.get("XLA_FLAGS", "")
-    print(json.dumps({name: measured(placed) for name, placed in placements().items()}))
+    wanted = more_devices() if "growing" in sys.argv else placements()
+    print(json.dumps({name: measured(placed) for name, placed in wanted.items()}))
