@@ -24,6 +24,7 @@ def facts() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
+        "threads": os.cpu_count(),  # of XLA and of torch, each
         "load before": round(os.getloadavg()[0], 2),
         "versions": {name: known for name in PACKAGES if (known := _version(name))},
         "python": platform.python_version(),
@@ -47,8 +48,9 @@ def _version(name: str) -> str | None:
 
 def sentence(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {known}" for name, known in machine["versions"].items())
+    size = f"{machine['cores']} cores, {machine.get('threads', '?')} threads"
+    load = f"load {machine['load before']} before and {machine.get('load after', '?')} after"
     return (
-        f"{machine['device']}, {machine['cores']} cores, load {machine['load before']} before and "
-        f"{machine.get('load after', '?')} after; {versions}, Python {machine['python']}; "
+        f"{machine['device']}, {size}, {load}; {versions}, Python {machine['python']}; "
         f"{machine['date']}"
     )

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -113,6 +115,26 @@ class Ratio:
     def __str__(self) -> str:
         around = f"{self.middle:.2f} [{self.low:.2f}, {self.high:.2f}]"
         return f"even, {around}" if self.even() else around
+
+
+def device_seconds(call: Callable[[], object]) -> float | None:
+    """How long an accelerator is busy with one call, by the profiler; None where it has none."""
+    if jax.default_backend() == "cpu":
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            call()
+        (path,) = Path(folder).rglob("*.xplane.pb")
+        return busy(jax.profiler.ProfileData.from_file(str(path)).planes)
+
+
+def busy(planes: Iterable[Any]) -> float | None:
+    """Seconds of kernels: of a GPU's streams, or of a TPU's programs."""
+    lines = [line for plane in planes if "/device:" in plane.name for line in plane.lines]
+    streams = [line for line in lines if line.name.startswith("Stream")]
+    streams = streams or [line for line in lines if line.name == "XLA Modules"]
+    times = [event.duration_ns for line in streams for event in line.events]
+    return 1e-9 * sum(times) if times else None
 
 
 def peak_increase(call: Callable[[], object]) -> int | None:

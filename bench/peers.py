@@ -67,20 +67,24 @@ def in_torch(
             value = f(*tensors)
         if by:
             value.backward()
+        if value.is_cuda:
+            torch.cuda.synchronize()
         return [value, *(tensors[i].grad for i in by)]
 
+    def result(values: Any) -> list[np.ndarray]:
+        return [t.detach().float().cpu().numpy() for t in values if t is not None]
+
     call()
-    return Program(call, lambda results: [t.detach().float().numpy() for t in _known(results)])
+    return Program(call, result)
 
 
 def _tensor(array: jax.Array) -> Any:
+    """Where torch has the GPU that JAX has, there."""
     import torch
 
-    if array.dtype == jax.numpy.bfloat16:
-        return torch.from_numpy(np.array(array, np.float32)).to(torch.bfloat16)
-    tensor = torch.from_numpy(np.array(array))
-    return tensor if tensor.is_floating_point() else tensor.long()
-
-
-def _known(results: Any) -> list[Any]:
-    return [tensor for tensor in results if tensor is not None]
+    wide = np.array(array, np.float32 if array.dtype == jax.numpy.bfloat16 else None)
+    tensor = torch.from_numpy(wide)
+    kind = torch.bfloat16 if array.dtype == jax.numpy.bfloat16 else None
+    tensor = tensor.to(kind) if tensor.is_floating_point() else tensor.long()
+    on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
+    return tensor.cuda() if on_gpu else tensor

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from bench import markdown
 from bench.machine import sentence
+from bench.reasons import slower
 from bench.rows import Measured, Results, Row, fraction, limits
 
 HEADS = ["workload", "who", "ms", "ours / it", "memory MiB", "of the limit", "remarks"]
@@ -26,6 +27,7 @@ reached, with bytes and flops counted beside the workload."""
 
 
 def cells(row: Row, limits: Mapping[str, float]) -> Iterator[list[str]]:
+    reasons = dict(slower(row))
     for who, measured in row.contenders.items():
         first = measured is row.ours
         reached = fraction(row, measured, limits)
@@ -37,7 +39,7 @@ def cells(row: Row, limits: Mapping[str, float]) -> Iterator[list[str]]:
             "" if ratio is None else str(ratio),
             _memory(measured),
             "" if reached is None else f"{reached:.2f}",
-            "; ".join(_remarks(row, measured, first)),
+            "; ".join(_remarks(row, measured, first, reasons.get(who))),
         ]
 
 
@@ -47,9 +49,11 @@ def _memory(measured: Measured) -> str:
     return f"{measured.memory / 2**20:.3g}" + (" peak" if measured.peak is not None else "")
 
 
-def _remarks(row: Row, measured: Measured, first: bool) -> Iterator[str]:
+def _remarks(row: Row, measured: Measured, first: bool, reason: str | None) -> Iterator[str]:
     if measured.note:
         yield measured.note
+    if reason is not None:
+        yield reason or "faster, and it is not known why"
     for name, value in measured.figures.items():
         yield f"{name}: {value:.3g}"
     if first:
@@ -82,9 +86,16 @@ def report(results: Results, command: str, pause: float) -> str:
 
 
 def summary(results: Results, console: Console) -> None:
-    """What missed its bound, one line each."""
+    """What missed its bound, and what is slower for no known reason, a line each."""
     missed = [(row, miss) for row in results.rows for miss in row.misses()]
     for row, miss in missed:
         console.print(f"missed: {row.suite}: {row.name}: {miss}", markup=False)
+    unknown = [(row, who) for row in results.rows for who, why in slower(row) if not why]
+    for row, who in unknown:
+        ratio = row.ratio(who)
+        console.print(f"slower: {row.suite}: {row.name}: {ratio} of {who}", markup=False)
     bounds = sum(len(row.bounds) for row in results.rows)
-    console.print(f"{len(results.rows)} rows, {bounds} bounds, {len(missed)} missed")
+    console.print(
+        f"{len(results.rows)} rows, {bounds} bounds, {len(missed)} missed; "
+        f"{len(unknown)} times slower than a peer without a reason"
+    )

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from bench import peers
-from bench.measure import alternate, peak_increase
+from bench.measure import alternate, device_seconds, peak_increase
 from bench.rows import NONE, Measured, Row, Work
 
 Arrays = tuple[np.ndarray, ...]
@@ -87,6 +87,9 @@ def row_of(workload: Workload, options: Options) -> Row:
         found[name] = Measured(note=reason)
     alternate(programs, options.rounds, workload.apart())
     found |= {name: Measured.of(program) for name, program in programs.items()}
+    for name, program in programs.items():
+        if not program.wrong and (seconds := device_seconds(program.call)):
+            found[name].figures["ms of the device"] = 1e3 * seconds
     del arrays, programs
     gc.collect()
     if workload.peaks:

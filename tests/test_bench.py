@@ -1,6 +1,7 @@
 """The bench measures what it says: planted errors come out at their size, bad input is counted."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import mpmath
@@ -12,7 +13,7 @@ from rich.console import Console
 import jaxloss
 from bench import accuracy, compare, faults, oracles, plots, readme, show
 from bench.exact import digits, numpy_of_objects
-from bench.measure import Ratio, peak_increase
+from bench.measure import Ratio, busy, device_seconds, peak_increase
 from bench.registry import case_of, contenders
 from bench.rows import Measured, Results, Row, Work, fraction, limits
 from bench.suites import NAMES, scaling, sharded, startup, suite
@@ -244,6 +245,21 @@ def test_peers_agree_with_ours_before_they_are_timed():
     rng = np.random.default_rng(0)
     x, y = (rng.normal(size=32).astype(np.float32) for _ in range(2))
     assert float(every["optax"].f(x, y)) == pytest.approx(float(every["jaxloss"].f(x, y)), 1e-6)
+
+
+def test_the_time_of_a_device():
+    """Of a GPU's streams, whose events other lines repeat; a CPU has none."""
+
+    def line(name, *durations):
+        events = [SimpleNamespace(duration_ns=1e9 * seconds) for seconds in durations]
+        return SimpleNamespace(name=name, events=events)
+
+    host = SimpleNamespace(name="/host:CPU", lines=[line("python", 9)])
+    gpu = [line("Stream #13(Compute)", 1, 2), line("Stream #14", 4), line("XLA Modules", 7)]
+    tpu = [line("XLA Modules", 3), line("XLA Ops", 2, 1)]
+    planes = [SimpleNamespace(name="/device:XPU:0", lines=lines) for lines in (gpu, tpu)]
+    assert [busy([host, plane]) for plane in planes] == [7, 3] and busy([host]) is None
+    assert device_seconds(lambda: None) is None
 
 
 def test_small_measurements():
