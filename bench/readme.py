@@ -14,11 +14,8 @@ START, END = "<!-- written by python -m bench readme -->", "<!-- until here -->"
 SHOWN = {
     "sigmoid_binary_cross_entropy, 64M float32, value_and_grad": "binary cross entropy, 64M",
     "huber_loss, 64M float32, value_and_grad": "Huber, 64M",
-    "squared_error, 64M float32, value_and_grad": "squared error, 64M",
     "softmax_cross_entropy_with_integer_labels, Llama 2, 2048 tokens [2048, 32000] float32, "
     "value_and_grad": "cross entropy, [2048, 32000]",
-    "softmax_cross_entropy_with_integer_labels, Llama 2, 2048 tokens [2048, 32000] bfloat16, "
-    "value_and_grad": "the same in bfloat16",
     "linear head, small model, Llama 2's vocabulary [2048, 512, 32000] float32, value_and_grad": (
         "linear head and its cross entropy, 32,000 classes"
     ),
