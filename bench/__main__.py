@@ -40,7 +40,9 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="15, or 5 if quick")
     parser.add_argument("--json", type=Path, help="the results; bench/results/DEVICE.json if whole")
     parser.add_argument("--plots", type=Path, help="a folder for pictures")
-    parser.add_argument("--points", type=int, default=2000, help="of accuracy: per loss and dtype")
+    parser.add_argument(
+        "--points", type=int, help="of accuracy, per loss and dtype: 2000, or 200 of a whole run"
+    )
     parser.add_argument("--losses", default="", help="of accuracy: part of a name")
     options = parser.parse_args(arguments)
     if unknown := set(options.suite) - set(NAMES):
@@ -63,9 +65,8 @@ def measure(chosen: argparse.Namespace, console: Console) -> int:
     names += ("torch compiled",) if chosen.peers and "torch" in names else ()
     names = tuple(name for name in names if not (chosen.quick and name == "torch compiled"))
     rounds = chosen.rounds or (5 if chosen.quick else 15)
-    options = Options(
-        chosen.quick, names, rounds, chosen.device or "cpu", chosen.points, chosen.losses
-    )
+    points = chosen.points or (2000 if "accuracy" in chosen.suite else 200)
+    options = Options(chosen.quick, names, rounds, chosen.device or "cpu", points, chosen.losses)
     suites = [name for name in NAMES if name in chosen.suite or not chosen.suite]
     results = Results(machine.facts(), [])
     for name in dict.fromkeys(["limit", *suites]):

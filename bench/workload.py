@@ -81,8 +81,6 @@ def row_of(workload: Workload, options: Options) -> Row:
                     contender.peer, contender.f, arrays, workload.gradients
                 )
         except Exception as error:
-            if contender.peer in peers.OURS:
-                raise
             reason = f"cannot: {type(error).__name__}: {str(error).splitlines()[0][:100]}"
         found[name] = Measured(note=reason)
     alternate(programs, options.rounds, workload.apart())

@@ -22,12 +22,13 @@ LOSSES = {
     "softmax_cross_entropy": "distributions",
     "poly_loss_cross_entropy": "distributions",
     "kl_divergence": "distributions",
-    "softmax_focal_loss": "labels",
+    "softmax_focal_loss": "distributions",
     "multiclass_hinge_loss": "labels",
     "generalized_cross_entropy": "labels",
     "distillation_loss": "teachers",
 }
-LOG_PROBS = ("kl_divergence",)
+# what the first argument is of those that do not take logits
+OF_LOGITS = {"kl_divergence": jax.nn.log_softmax, "generalized_cross_entropy": jax.nn.softmax}
 BOUNDS = {
     ("float32", "value_and_grad"): {"optax": 1.2, "torch": 0.5},
     ("bfloat16", "value_and_grad"): {"optax": 0.8},
@@ -40,20 +41,25 @@ def rows(options: Options) -> Iterator[Row]:
 
 
 def workloads(options: Options) -> Iterator[Workload]:
-    for shape in (shapes.DIGITS, shapes.IMAGENET) if options.quick else shapes.CLASSES:
+    """All losses at the smallest shape, and cross entropy at all of them."""
+    every = (shapes.DIGITS, shapes.IMAGENET) if options.quick else shapes.CLASSES
+    for shape in every:
         for loss, kind in LOSSES.items():
-            if loss == CROSS_ENTROPY or (shape is shapes.IMAGENET and not options.quick):
+            if loss == CROSS_ENTROPY or shape is every[0]:
                 for dtype in ("float32",) if options.quick else ("float32", "bfloat16"):
                     for name, by in PASSES.items():
                         yield _workload(loss, kind, shape, dtype, name, by)
 
 
 def logits_and(
-    kind: str, log: bool, shape: shapes.Classes, rng: np.random.Generator
+    kind: str,
+    of_logits: Callable[[np.ndarray], Any] | None,
+    shape: shapes.Classes,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, ...]:
     size = (shape.rows, shape.classes)
     logits = 3 * rng.standard_normal(size, np.float32)
-    logits = np.asarray(jax.nn.log_softmax(logits)) if log else logits
+    logits = np.asarray(of_logits(logits)) if of_logits else logits
     if kind == "labels":
         return logits, rng.integers(0, shape.classes, shape.rows)
     other = 3 * rng.standard_normal(size, np.float32)
@@ -74,7 +80,7 @@ def _workload(
     return Workload(
         suite="classes",
         name=f"{loss}, {shape.name} [{shape.rows}, {shape.classes}] {dtype}, {name}",
-        arrays=functools.partial(logits_and, kind, loss in LOG_PROBS, shape),
+        arrays=functools.partial(logits_and, kind, OF_LOGITS.get(loss), shape),
         dtype=dtype,
         contenders=every,
         gradients=by,

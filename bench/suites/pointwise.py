@@ -61,14 +61,12 @@ def _workload(
     case: Case, size: str, elements: int, dtype: str, name: str, by: tuple[int, ...]
 ) -> Workload:
     loss = case.loss.__name__
-    bound = (
-        BOUNDS.get(loss) if (size, dtype, name) == ("64M", "float32", "value_and_grad") else 1.05
-    )
     every = contenders(case)
-    if (size, dtype) != ("64M", "float32"):
-        every.pop("torch compiled", None)  # it compiles for half a minute
+    full = (size, dtype, name) == ("64M", "float32", "value_and_grad")
+    for who in () if full else ("torch compiled",) if size == "1M" else ("torch", "torch compiled"):
+        every.pop(who, None)  # which take the longest of all
     if size == "64M":
-        every.pop("keras", None)
+        every.pop("keras", None)  # whose formulas are those of Optax
     return Workload(
         suite="pointwise",
         name=f"{loss}, {size} {dtype}, {name}",
@@ -77,7 +75,11 @@ def _workload(
         contenders=every,
         gradients=by,
         work=_work(case, elements, dtype, bool(by)),
-        bounds={f"{peer} time": bound or 1.05 for peer in every if peer != "jaxloss"},
+        bounds={
+            f"{peer} time": BOUNDS.get(loss, 1.05) if full and peer == "optax" else 1.05
+            for peer in every
+            if peer != "jaxloss"
+        },
     )
 
 

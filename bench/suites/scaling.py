@@ -93,7 +93,7 @@ def _of_classes(loss: Callable[..., object], shape: shapes.Classes) -> Workload:
     return Workload(
         suite="",
         name="",
-        arrays=functools.partial(classes.logits_and, "labels", False, shape),
+        arrays=functools.partial(classes.logits_and, "labels", None, shape),
         contenders={"jaxloss": Contender("jaxloss", loss)},
         gradients=(0,),
     )
