@@ -50,7 +50,7 @@ def _paired(
     blanked = []
     for name, array in zip(arrays, converted, strict=True):
         array = blank(array, where, features=features, fill=fill.get(name, 0))
-        require(~jnp.isnan(array), name, array, "it must be a number")
+        require(RANGES["a number"], name, array, "it must be a number")
         blanked.append(array)
     return blanked
 
@@ -122,7 +122,7 @@ def projected(
             f"last one of {name}, got {matrix.shape} and {rows.shape}."
         )
     (rows,) = _paired(where, 1, {}, {name: rows})
-    require(~jnp.isnan(matrix), matrix_name, matrix, "it must be a number")
+    require(RANGES["a number"], matrix_name, matrix, "it must be a number")
     if matrix.shape[class_axis] == 0:
         matrix = jnp.zeros((rows.shape[-1], 1) if class_axis else (1, rows.shape[-1]), rows.dtype)
     return rows, matrix
@@ -170,7 +170,7 @@ def _loud(rows: Array, labels: Array, classes: int) -> tuple[Array, Array]:
 def _known(labels: Array, classes: int, like: Array) -> tuple[Array, Array]:
     """NaN where a label is out of range, else 1; and labels that are not, in its place 0."""
     known = (labels >= 0) & (labels < classes)
-    require(known, "labels", labels, f"a class index is in [0, {classes})")
+    require(lambda _: known, "labels", labels, f"a class index is in [0, {classes})")
     return jnp.where(known, 1, jnp.nan).astype(like.dtype), jnp.where(known, labels, 0)
 
 
@@ -179,7 +179,7 @@ def distributed(
 ) -> tuple[Array, Array]:
     """Float logits and distributions over their classes, both `[*units, classes]`."""
     logits, labels = paired(where, features=1, logits=logits, labels=labels)
-    require((labels >= 0) & (labels <= 1), "labels", labels, "a probability is in [0, 1]")
+    require_probabilities(labels=labels)
     warn_of_probabilities(logits, where)
     return with_a_class(logits), with_a_class(labels, 0)
 
@@ -202,7 +202,7 @@ def one_per_unit(
     array = floats(**{like_name: like, name: array})[1]
     _check_units(name, array, like_name, like)
     array = blank(array, where, fill=fill)
-    require(~jnp.isnan(array), name, array, "it must be a number")
+    require(RANGES["a number"], name, array, "it must be a number")
     return array
 
 
@@ -248,7 +248,7 @@ def option(
     if array.shape not in allowed:
         also = f" or one per entry of the last axis, {like.shape[-1:]}" if entries else ""
         raise ValueError(f"{name} must be one number{also}, got shape {array.shape}.")
-    require(holds(array), name, array, f"it must be {must_be}")
+    require(holds, name, array, f"it must be {must_be}")
     return array.reshape((1,) * (like.ndim - 1) + array.shape) if array.ndim else array
 
 
@@ -301,7 +301,18 @@ def units_kept(where: ArrayLike | None, parts: tuple[int, ...], *, units: int) -
 
 def require_signs(labels: Array) -> None:
     """Under `checked`, an error that names the first label that is not -1 or 1."""
-    require(jnp.abs(labels) == 1, "labels", labels, "a sign is -1 or 1")
+    require(lambda sign: jnp.abs(sign) == 1, "labels", labels, "a sign is -1 or 1")
+
+
+def require_probabilities(**arrays: Array) -> None:
+    """Under `checked`, an error that names the first entry outside [0, 1]."""
+    for name, array in arrays.items():
+        require(RANGES["in [0, 1]"], name, array, "a probability is in [0, 1]")
+
+
+def require_bits(labels: Array) -> None:
+    """Under `checked`, an error that names the first label that is not 0 or 1."""
+    require(lambda bit: (bit == 0) | (bit == 1), "labels", labels, "a label is 0 or 1")
 
 
 def warn_of_probabilities(logits: Array, where: ArrayLike | None) -> None:

@@ -66,7 +66,7 @@ def gaussian_nll_loss(
     means, variances, targets = inputs.paired(
         where, fill={"variances": 1}, means=means, variances=variances, targets=targets
     )
-    checks.require(variances > 0, "variances", variances, "it must be positive")
+    checks.require(inputs.RANGES["positive"], "variances", variances, "it must be positive")
     variances = variances * jnp.where(variances > 0, 1, jnp.nan)
     values = kernels.gaussian_nll(means, variances, targets)
     if full:
@@ -122,7 +122,7 @@ def poisson_nll_loss(
         Nelder and Wedderburn, "Generalized Linear Models", 1972.
     """
     predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
-    checks.require(targets >= 0, "targets", targets, "a count is 0 or more")
+    checks.require(inputs.RANGES["0 or more"], "targets", targets, "a count is 0 or more")
     if log_input:
         values = jnp.exp(predictions) - numerics.xtimes(targets, predictions)
     else:

@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, Num, Shaped
 
-from jaxloss.core import checks, class_options, inputs, kernels, numerics, over_classes
+from jaxloss.core import class_options, inputs, kernels, numerics, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce
 
 #: The kind of label that each loss learns from.
@@ -386,7 +386,7 @@ def multilabel_margin_loss(
         Crammer and Singer, "A Family of Additive Online Algorithms for Category Ranking", 2003.
     """
     scores, labels = inputs.paired(where, features=1, scores=scores, labels=labels)
-    checks.require((labels == 0) | (labels == 1), "labels", labels, "a label is 0 or 1")
+    inputs.require_bits(labels)
     absent = jnp.isneginf(scores)
     lags = scores[..., None, :] - scores[..., None]
     itself = jnp.broadcast_to(jnp.eye(scores.shape[-1], dtype=bool), lags.shape)
@@ -442,7 +442,7 @@ def multilabel_soft_margin_loss(
         Text Categorization", 2006.
     """
     logits, labels = inputs.paired(where, features=1, logits=logits, labels=labels)
-    checks.require((labels >= 0) & (labels <= 1), "labels", labels, "a probability is in [0, 1]")
+    inputs.require_probabilities(labels=labels)
     costs = kernels.logistic_loss(logits, labels)
     if class_weights is not None:
         c = inputs.option("class_weights", class_weights, logits, must_be="0 or more", entries=True)

@@ -202,8 +202,7 @@ def categorical_cross_entropy(
         Good, "Rational Decisions", 1952.
     """
     p, y = inputs.paired(where, features=1, probabilities=probabilities, labels=labels)
-    checks.require((p >= 0) & (p <= 1), "probabilities", p, "a probability is in [0, 1]")
-    checks.require((y >= 0) & (y <= 1), "labels", y, "a probability is in [0, 1]")
+    inputs.require_probabilities(probabilities=p, labels=y)
     values = -jnp.sum(numerics.xlogy(y, p), axis=-1)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
@@ -253,7 +252,9 @@ def nll_loss(
         Fisher, "On the Mathematical Foundations of Theoretical Statistics", 1922.
     """
     log_probs, labels = inputs.labelled(where, logits=log_probs, labels=labels, name="log_probs")
-    checks.require(log_probs <= 0, "log_probs", log_probs, "a log probability is 0 or less")
+    checks.require(
+        lambda log_p: log_p <= 0, "log_probs", log_probs, "a log probability is 0 or less"
+    )
     c = class_options.per_class(class_weights, log_probs)
     values, counts = class_options.weighted_at(-over_classes.at(log_probs, labels), labels, c)
     return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
@@ -357,7 +358,7 @@ def generalized_cross_entropy(
     p, labels = inputs.labelled(
         where, logits=probabilities, labels=labels, name="probabilities", fill=1, absent=0
     )
-    checks.require((p >= 0) & (p <= 1), "probabilities", p, "a probability is in [0, 1]")
+    inputs.require_probabilities(probabilities=p)
     q = inputs.option("q", q, p, must_be="in [0, 1]")
     values = -kernels.box_cox(over_classes.at(p, labels), q)
     return reduce(values, where=where, weights=weights, reduction=reduction)
