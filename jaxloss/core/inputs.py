@@ -56,6 +56,17 @@ def _paired(
 
 
 def labelled(
+    where: ArrayLike | None, *, logits: ArrayLike, labels: ArrayLike, parts: int
+) -> tuple[Array, Array]:
+    """Float logits `[*units, classes]`, one of equal `parts` of the classes, and class indices.
+
+    A label out of range makes its logits NaN, and so the loss and their gradient.
+    """
+    logits, labels, loud = labelled_apart(where, logits=logits, labels=labels, parts=parts)
+    return logits * loud[..., None], labels
+
+
+def labelled_apart(
     where: ArrayLike | None,
     *,
     logits: ArrayLike,
@@ -64,29 +75,16 @@ def labelled(
     fill: float = 0,
     absent: float = -jnp.inf,
     parts: int = 1,
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     """Float logits `[*units, classes]` and class indices `[*units]`; `name` is what errors say.
 
-    A label out of range makes its logits NaN, and so the loss and their gradient. The logits may
-    be one of equal `parts` of the classes.
+    The third array is NaN where a label is out of range, else 1: a factor of what the unit costs,
+    or of its label's logit. XLA on CPU stores logits that are multiplied and read more than once.
     """
     (logits,) = _paired(where, 1, {name: fill}, {name: logits})
     labels = _integers(where, labels, name, logits)
     logits = with_a_class(logits, absent)
-    return _loud(logits, labels, parts * logits.shape[-1])
-
-
-def labelled_apart(
-    where: ArrayLike | None, *, logits: ArrayLike, labels: ArrayLike
-) -> tuple[Array, Array, Array]:
-    """As `labelled`, with the NaN beside the logits: a factor for what each unit costs.
-
-    XLA on CPU stores logits that are multiplied and read more than once.
-    """
-    (logits,) = _paired(where, 1, {}, {"logits": logits})
-    labels = _integers(where, labels, "logits", logits)
-    logits = with_a_class(logits)
-    loud, labels = _known(labels, logits.shape[-1], logits)
+    loud, labels = _known(labels, parts * logits.shape[-1], logits)
     return logits, labels, loud
 
 
@@ -107,8 +105,8 @@ def headed(
     rows, matrix = projected(where, class_axis=class_axis, **arrays)
     labels = _integers(where, labels, name, rows)
     classes = jnp.shape(arrays[matrix_name])[class_axis]
-    rows, labels = _loud(rows, labels, parts * classes)
-    return rows, matrix, labels
+    loud, labels = _known(labels, parts * classes, rows)
+    return rows * loud[..., None], matrix, labels
 
 
 def projected(
@@ -159,12 +157,6 @@ def integers(labels: ArrayLike, name: str = "labels") -> Array:
         raise TypeError(f"{name} must be integers, got {labels.dtype}.")
     wide = jnp.int64 if labels.dtype in (jnp.int64, jnp.uint32, jnp.uint64) else jnp.int32
     return labels.astype(jax.dtypes.canonicalize_dtype(wide))
-
-
-def _loud(rows: Array, labels: Array, classes: int) -> tuple[Array, Array]:
-    """Rows that are NaN where their label is out of range, and labels that are not."""
-    loud, labels = _known(labels, classes, rows)
-    return rows * loud[..., None], labels
 
 
 def _known(labels: Array, classes: int, like: Array) -> tuple[Array, Array]:

@@ -232,8 +232,8 @@ def multiclass_hinge_loss(
         Crammer and Singer, "On the Algorithmic Implementation of Multiclass Kernel-based Vector
         Machines", 2001.
     """
-    scores, labels = inputs.labelled(where, logits=scores, labels=labels, name="scores")
-    values = jnp.maximum(0, 1 + _behind(scores, labels))
+    scores, labels, loud = inputs.labelled_apart(where, logits=scores, labels=labels, name="scores")
+    values = loud * jnp.maximum(0, 1 + _behind(scores, labels))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -275,8 +275,8 @@ def multiclass_perceptron_loss(
     Reference:
         Collins, "Discriminative Training Methods for Hidden Markov Models", 2002.
     """
-    scores, labels = inputs.labelled(where, logits=scores, labels=labels, name="scores")
-    values = jnp.maximum(0, _behind(scores, labels))
+    scores, labels, loud = inputs.labelled_apart(where, logits=scores, labels=labels, name="scores")
+    values = loud * jnp.maximum(0, _behind(scores, labels))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -333,14 +333,14 @@ def multi_margin_loss(
     """
     if p not in (1, 2):
         raise ValueError(f"p must be 1 or 2, got {p}.")
-    scores, labels = inputs.labelled(where, logits=scores, labels=labels, name="scores")
+    scores, labels, loud = inputs.labelled_apart(where, logits=scores, labels=labels, name="scores")
     margin = inputs.option("margin", margin, scores, must_be="a number")
     c, absent = class_options.per_class(class_weights, scores), jnp.isneginf(scores)
-    lags = scores - over_classes.at(scores, labels)[..., None]
+    lags = scores - (loud * over_classes.at(scores, labels))[..., None]
     lags = jnp.where(over_classes.hit(scores, labels) | absent, -jnp.inf, lags)
     hinges = numerics.positive_part(margin + lags)
     classes = jnp.sum(~absent, axis=-1, dtype=scores.dtype)
-    shares, counts = class_options.weighted_at(1 / classes, labels, c)
+    shares, counts = class_options.weighted_at(loud / classes, labels, c)
     values = jnp.sum(hinges ** (p - 1) * (hinges * shares[..., None]), axis=-1)
     return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
 
@@ -559,5 +559,6 @@ def _margins(where: ArrayLike | None, scores: ArrayLike, labels: ArrayLike) -> A
 
 def _behind(scores: Array, labels: Array) -> Array:
     """Score of the best other class minus the label's."""
-    others = jnp.where(over_classes.hit(scores, labels), -jnp.inf, scores)
-    return over_classes.at(others, over_classes.largest(others)) - over_classes.at(scores, labels)
+    top = over_classes.largest(jnp.where(over_classes.hit(scores, labels), -jnp.inf, scores))
+    best = jnp.where(top == labels, -jnp.inf, over_classes.at(scores, top))  # if it is alone
+    return best - over_classes.at(scores, labels)
