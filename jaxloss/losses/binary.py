@@ -131,7 +131,7 @@ def binary_cross_entropy(
     """
     p, y = inputs.paired(where, probabilities=probabilities, labels=labels)
     inputs.require_probabilities(probabilities=p, labels=y)
-    values = -numerics.xlogy(y, p) - numerics.xlog1py(1 - y, -p)
+    values = kernels.binary_cross_entropy(p, y)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -177,5 +177,5 @@ def sparsemax_loss(
     """
     logits, labels = inputs.paired(where, logits=logits, labels=labels)
     inputs.require_bits(labels)
-    values = kernels.sparse_plus(numerics.signed(logits, 1 - 2 * labels))
+    values = kernels.sparse_margin(logits, labels)
     return reduce(values, where=where, weights=weights, reduction=reduction)

@@ -64,7 +64,7 @@ def hinge_loss(
     Reference:
         Cortes and Vapnik, "Support-Vector Networks", 1995.
     """
-    values = jnp.maximum(0, 1 - _margins(where, scores, labels))
+    values = kernels.hinge(*_signed(where, scores, labels))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -105,7 +105,7 @@ def squared_hinge_loss(
     Reference:
         Lee and Mangasarian, "SSVM: A Smooth Support Vector Machine for Classification", 2001.
     """
-    values = jnp.maximum(0, 1 - _margins(where, scores, labels)) ** 2
+    values = kernels.squared_hinge(*_signed(where, scores, labels))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -147,7 +147,7 @@ def perceptron_loss(
     Reference:
         Rosenblatt, "The Perceptron", 1958.
     """
-    values = jnp.maximum(0, -_margins(where, scores, labels))
+    values = kernels.perceptron(*_signed(where, scores, labels))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -189,7 +189,7 @@ def soft_margin_loss(
     Reference:
         Friedman, Hastie and Tibshirani, "Additive Logistic Regression", 2000.
     """
-    values = numerics.softplus(-_margins(where, scores, labels))
+    values = kernels.soft_margin(*_signed(where, scores, labels))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -550,15 +550,17 @@ def cosine_embedding_loss(
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
-def _margins(where: ArrayLike | None, scores: ArrayLike, labels: ArrayLike) -> Array:
-    """How far each score is on the side of its label."""
+def _signed(where: ArrayLike | None, scores: ArrayLike, labels: ArrayLike) -> list[Array]:
+    """Scores, and labels that are -1 and 1."""
     scores, labels = inputs.paired(where, fill={"labels": 1}, scores=scores, labels=labels)
     inputs.require_signs(labels)
-    return numerics.signed(scores, labels)
+    return [scores, labels]
 
 
 def _behind(scores: Array, labels: Array) -> Array:
     """Score of the best other class minus the label's."""
     top = over_classes.largest(jnp.where(over_classes.hit(scores, labels), -jnp.inf, scores))
-    best = jnp.where(top == labels, -jnp.inf, over_classes.at(scores, top))  # if it is alone
+    best = jnp.where(
+        top.astype(labels.dtype) == labels, -jnp.inf, over_classes.at(scores, top)
+    )  # if it is alone
     return best - over_classes.at(scores, labels)
