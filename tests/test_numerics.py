@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulps import DTYPES, INF, NAN, agree, everything
 
-from jaxloss.core import kernels, numerics, over_classes, sparsemax
+from jaxloss.core import kernels, margins, numerics, over_classes, sparsemax
 
 pytestmark = pytest.mark.usefixtures("wide")
 
@@ -368,7 +368,7 @@ NUMBERS = [
         },
     ),
     Row(
-        function=kernels.sparse_margin,
+        function=margins.sparse_margin,
         truth=lambda x, y: sparse_plus((1 - 2 * y) * x),
         points=grid((*REAL, -1.1, -0.999, 0.999, 1.1), (0.0625, 0.9)),
         cancelling=1,
@@ -381,7 +381,7 @@ NUMBERS = [
         },
     ),
     Row(
-        function=kernels.hinge,
+        function=margins.hinge,
         truth=lambda x, y: max(0, 1 - x * y),
         points=grid((*REAL, 0.999, 1.001), (-1.0, 1.0)),
         edges={
@@ -391,14 +391,14 @@ NUMBERS = [
         },
     ),
     Row(
-        function=kernels.squared_hinge,
+        function=margins.squared_hinge,
         truth=lambda x, y: max(0, 1 - x * y) ** 2,
         points=grid((*REAL, 0.999, 1.001), (-1.0, 1.0)),
         cancelling=1,
         edges={(1.0, 1.0): (0, (0, 0)), (INF, 1.0): (0, (0, 0)), (-INF, 1.0): (INF, (-INF, None))},
     ),
     Row(
-        function=kernels.perceptron,
+        function=margins.perceptron,
         truth=lambda x, y: max(0, -x * y),
         points=grid(REAL, (-1.0, 1.0)),
         edges={
@@ -408,7 +408,7 @@ NUMBERS = [
         },
     ),
     Row(
-        function=kernels.soft_margin,
+        function=margins.soft_margin,
         truth=lambda x, y: mp.log1p(mp.exp(-x * y)),
         points=grid(REAL[1:-1], (-1.0, 1.0)),
         edges={(INF, 1.0): (0, (0, 0)), (-INF, 1.0): (INF, (-1, None))},
@@ -686,9 +686,9 @@ def test_the_slope_of_a_power_is_finite_at_zero(dtype):
 
 
 def test_every_public_function_is_here():
-    """Of numerics, kernels, over_classes and sparsemax; the rest of core has tests of its own."""
+    """Of the modules of mathematics; the rest of core has tests of its own."""
     text = Path(__file__).read_text() + Path(test_over_classes.__file__).read_text()
-    for module in (numerics, kernels, over_classes, sparsemax):
+    for module in (numerics, kernels, margins, over_classes, sparsemax):
         for name, function in vars(module).items():
             if callable(function) and getattr(function, "__module__", "") == module.__name__:
                 tested = f"{module.__name__.split('.')[-1]}.{name}" in text

@@ -22,7 +22,6 @@ from jaxloss.core.numerics import (
     second_order,
     sigmoid,
     slope_of_sigmoid,
-    softplus,
     tanh,
     xlogy,
     xtimes,
@@ -252,77 +251,6 @@ def divergence_from_mixture(x: Array, y: Array, beta: Array) -> Array:
     """β·q·log(q/m) + (1 - β)·p·log(p/m), p = exp x, q = exp y, m = β·q + (1 - β)·p."""
     of_p = (1 - beta) * _above_mixture(x, y, beta)
     return of_p + beta * _above_mixture(y, x, 1 - beta)
-
-
-def _times(x: Array, slope: Array) -> Array:
-    """x · slope for a slope of 0 or more, of which 0 ends even an infinite x."""
-    most = jnp.finfo(x.dtype).max
-    return jnp.clip(x, -most, most) * slope
-
-
-def _slope_of_hinge(x: Array, y: Array) -> Array:
-    return jnp.sign(0.5 + x * -y / 2) / 2 + 0.5
-
-
-@closed_form(
-    lambda x, y: -y * _slope_of_hinge(x, y), lambda x, y: -_times(x, _slope_of_hinge(x, y))
-)
-def hinge(x: Array, y: Array) -> Array:
-    """max(0, 1 - x·y)."""
-    return jnp.maximum(1 - x * y, 0) + 0 * jnp.sign(x * y)
-
-
-def _slope_of_squared_hinge(x: Array, y: Array) -> Array:
-    lack = jnp.maximum(1 + x * -y, -2)
-    return lack + jnp.abs(lack)
-
-
-@closed_form(
-    lambda x, y: -y * _slope_of_squared_hinge(x, y),
-    lambda x, y: -_times(x, _slope_of_squared_hinge(x, y)),
-)
-def squared_hinge(x: Array, y: Array) -> Array:
-    """max(0, 1 - x·y)²."""
-    return jnp.maximum(-(x * y - 1), 0) ** 2 + 0 * jnp.sign(x * y)
-
-
-def _slope_of_perceptron(x: Array, y: Array) -> Array:
-    return jnp.sign(x * -y) / 2 + 0.5
-
-
-@closed_form(
-    lambda x, y: -y * _slope_of_perceptron(x, y),
-    lambda x, y: -_times(x, _slope_of_perceptron(x, y)),
-)
-def perceptron(x: Array, y: Array) -> Array:
-    """max(0, -x·y)."""
-    return jnp.maximum(-(x * y), 0) + 0 * jnp.sign(x * y)
-
-
-@closed_form(
-    lambda x, y: -y * sigmoid(x * -y),
-    lambda x, y: -_times(x, sigmoid(x * -y)),
-)
-def soft_margin(x: Array, y: Array) -> Array:
-    """log(1 + exp(-x·y))."""
-    return softplus(-(x * y))
-
-
-def _slope_of_sparse_margin(x: Array, y: Array) -> Array:
-    return jnp.clip((x * (1 - 2 * y) + 1) / 2, 0, 1)
-
-
-@closed_form(
-    lambda x, y: (1 - 2 * y) * _slope_of_sparse_margin(x, y),
-    lambda x, y: -2 * _times(x, _slope_of_sparse_margin(x, y)),
-)
-def sparse_margin(x: Array, y: Array) -> Array:
-    """Of z = (1 - 2·y)·x: 0 up to -1, z from 1 on, and between (z + 1)² / 4."""
-    z = x * (y - 0.5)  # less a half of it; what follows shares no constant and makes no clamp
-    share = jnp.maximum(0.0625 - z / 8, -1)
-    share = jnp.minimum(share + jnp.abs(share), 0.25)
-    line = jnp.maximum(-0.125 - z / 4, -1)
-    return 16 * share**2 + 4 * (line + jnp.abs(line)) + (jnp.sign(z) - jnp.sign(z))
 
 
 def _box_cox_in_x(x: Array, power: Array) -> Array:

@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
-from jaxloss.core import inputs, kernels, numerics
+from jaxloss.core import inputs, kernels, margins, numerics
 from jaxloss.core.reductions import R, Reduction, reduce
 
 #: The kind of label that each loss learns from.
@@ -177,5 +177,5 @@ def sparsemax_loss(
     """
     logits, labels = inputs.paired(where, logits=logits, labels=labels)
     inputs.require_bits(labels)
-    values = kernels.sparse_margin(logits, labels)
+    values = margins.sparse_margin(logits, labels)
     return reduce(values, where=where, weights=weights, reduction=reduction)

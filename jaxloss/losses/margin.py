@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, Num, Shaped
 
-from jaxloss.core import class_options, inputs, kernels, numerics, over_classes
+from jaxloss.core import class_options, inputs, kernels, margins, numerics, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce
 
 #: The kind of label that each loss learns from.
@@ -64,7 +64,7 @@ def hinge_loss(
     Reference:
         Cortes and Vapnik, "Support-Vector Networks", 1995.
     """
-    values = kernels.hinge(*_signed(where, scores, labels))
+    values = margins.hinge(*_signed(where, scores, labels))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -105,7 +105,7 @@ def squared_hinge_loss(
     Reference:
         Lee and Mangasarian, "SSVM: A Smooth Support Vector Machine for Classification", 2001.
     """
-    values = kernels.squared_hinge(*_signed(where, scores, labels))
+    values = margins.squared_hinge(*_signed(where, scores, labels))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -147,7 +147,7 @@ def perceptron_loss(
     Reference:
         Rosenblatt, "The Perceptron", 1958.
     """
-    values = kernels.perceptron(*_signed(where, scores, labels))
+    values = margins.perceptron(*_signed(where, scores, labels))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -189,7 +189,7 @@ def soft_margin_loss(
     Reference:
         Friedman, Hastie and Tibshirani, "Additive Logistic Regression", 2000.
     """
-    values = kernels.soft_margin(*_signed(where, scores, labels))
+    values = margins.soft_margin(*_signed(where, scores, labels))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
