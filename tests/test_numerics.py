@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulps import DTYPES, INF, NAN, agree, everything
 
-from jaxloss.core import kernels, numerics, over_classes, sparsemax
+from jaxloss.core import kernels, margins, numerics, over_classes, sparsemax
 
 pytestmark = pytest.mark.usefixtures("wide")
 
@@ -368,16 +368,138 @@ NUMBERS = [
         },
     ),
     Row(
-        function=kernels.sparse_plus,
-        truth=sparse_plus,
-        points=grid((*REAL, -1.1, -0.999, 0.999, 1.1)),
+        function=margins.sparse_margin,
+        truth=lambda x, y: sparse_plus((1 - 2 * y) * x),
+        points=grid((*REAL, -1.1, -0.999, 0.999, 1.1), (0.0625, 0.9)),
+        cancelling=1,
         edges={
-            (-1.0,): (0, (0,)),
-            (1.0,): (1, (1,)),
-            (0.0,): (0.25, (0.5,), 0.5),
-            (INF,): (INF, (1,), 0),
-            (-INF,): (0, (0,), 0),
+            (-1.0, 0.0): (0, (0, 0)),
+            (-1.0, 1.0): (1, (-1, 2)),
+            (0.0, 0.0): (0.25, (0.5, 0)),
+            (INF, 0.0): (INF, (1, None)),
+            (INF, 1.0): (0, (0, 0)),
         },
+    ),
+    Row(
+        function=margins.hinge,
+        truth=lambda x, y: max(0, 1 - x * y),
+        points=grid((*REAL, 0.999, 1.001), (-1.0, 1.0)),
+        edges={
+            (1.0, 1.0): (0, (-0.5, -0.5)),
+            (INF, 1.0): (0, (0, 0)),
+            (-INF, 1.0): (INF, (-1, None)),
+        },
+    ),
+    Row(
+        function=margins.squared_hinge,
+        truth=lambda x, y: max(0, 1 - x * y) ** 2,
+        points=grid((*REAL, 0.999, 1.001), (-1.0, 1.0)),
+        cancelling=1,
+        edges={(1.0, 1.0): (0, (0, 0)), (INF, 1.0): (0, (0, 0)), (-INF, 1.0): (INF, (-INF, None))},
+    ),
+    Row(
+        function=margins.perceptron,
+        truth=lambda x, y: max(0, -x * y),
+        points=grid(REAL, (-1.0, 1.0)),
+        edges={
+            (0.0, 1.0): (0, (-0.5, 0)),
+            (INF, 1.0): (0, (0, 0)),
+            (-INF, 1.0): (INF, (-1, None)),
+        },
+    ),
+    Row(
+        function=margins.soft_margin,
+        truth=lambda x, y: mp.log1p(mp.exp(-x * y)),
+        points=grid(REAL[1:-1], (-1.0, 1.0)),
+        edges={(INF, 1.0): (0, (0, 0)), (-INF, 1.0): (INF, (-1, None))},
+    ),
+    Row(
+        function=kernels.squared_error,
+        truth=lambda x, y: (x - y) ** 2,
+        points=grid(REAL, (0.25, 80.0)),
+        edges={(2.0, 2.0): (0, (0, 0)), (INF, 2.0): (INF, (INF, -INF))},
+    ),
+    Row(
+        function=kernels.half_squared_error,
+        truth=lambda x, y: (x - y) ** 2 / 2,
+        points=grid(REAL, (0.25, 80.0)),
+        edges={(2.0, 2.0): (0, (0, 0)), (2.5e19, 0.0): (3.125e38, (2.5e19, -2.5e19))},
+    ),
+    Row(
+        function=kernels.absolute_error,
+        truth=lambda x, y: abs(x - y),
+        points=grid(REAL, (0.25, 80.0)),
+        edges={(2.0, 2.0): (0, (0, 0)), (-INF, 2.0): (INF, (-1, 1))},
+    ),
+    Row(
+        function=kernels.log_cosh_error,
+        truth=lambda x, y: mp.log(mp.cosh(x - y)),
+        points=grid(REAL[1:-1], (0.25, 7.0)),
+        edges={(2.0, 2.0): (0, (0, 0)), (INF, 2.0): (INF, (1, -1))},
+    ),
+    Row(
+        function=kernels.squared_log_ratio,
+        truth=lambda x, y: (mp.log1p(x) - mp.log1p(y)) ** 2,
+        points=grid((-0.99, -0.3, 1e-4, 2.0, 3e4), (-0.9, 1e-3, 7.0)),
+        cancelling=1,
+        edges={
+            (2.0, 2.0): (0, (0, 0)),
+            (-1.0, 2.0): (INF, (-INF, None)),
+            (-2.0, -3.0): (NAN, (NAN, NAN)),
+        },
+    ),
+    Row(
+        function=kernels.poisson_nll,
+        truth=lambda x, y: mp.exp(x) - y * x,
+        points=grid(REAL[1:-1], (0.5, 3.0, 250.0)),
+        cancelling=1,
+        edges={
+            (-INF, 0.0): (0, (0, 0)),
+            (-INF, 1.0): (INF, (-1, INF)),
+            (INF, 0.0): (INF, (INF, 0)),
+        },
+    ),
+    Row(
+        function=kernels.poisson_nll_of_rate,
+        truth=lambda rate, y: rate - y * mp.log(rate),
+        points=grid(POSITIVE, (0.5, 3.0, 250.0)),
+        cancelling=1,
+        edges={
+            (0.0, 0.0): (0, (1, 0)),
+            (0.0, 2.0): (INF, (-INF, INF)),
+            (-1.0, 2.0): (NAN, (None, NAN)),
+        },
+    ),
+    Row(
+        function=kernels.binary_cross_entropy,
+        truth=lambda p, y: -y * mp.log(p) - (1 - y) * mp.log1p(-p),
+        points=grid((1e-9, 0.125, 0.4, 0.9), SHARE),
+        cancelling=1,
+        edges={
+            (0.0, 0.0): (0, (1, 0)),
+            (1.0, 1.0): (0, (-1, 0)),
+            (0.0, 1.0): (INF, (-INF, INF)),
+            (1.0, 0.25): (INF, (INF, -INF)),
+            (-0.5, 1.0): (NAN, (None, NAN)),
+            (1.5, 1.0): (NAN, (None, NAN)),
+        },
+    ),
+    Row(
+        function=numerics.priced,
+        truth=lambda share, cost: share * cost,
+        points=grid((0.25, 3.0, 1e6), (*REAL, 1e30)),
+        edges={
+            (0.0, INF): (0, (None, None)),
+            (0.0, -INF): (0, (None, None)),
+            (0.5, INF): (INF, (None, None)),
+            (0.5, -INF): (-INF, (None, None)),
+        },
+    ),
+    Row(
+        function=numerics.log1p,
+        truth=mp.log1p,
+        points=grid((-0.99, -0.4, -0.3, -1e-9, 1e-9, 0.5, 80.0)),
+        edges={(0.0,): (0, (1,)), (-1.0,): (-INF, (INF,)), (INF,): (INF, (0,))},
     ),
     Row(
         function=kernels.box_cox,
@@ -564,9 +686,9 @@ def test_the_slope_of_a_power_is_finite_at_zero(dtype):
 
 
 def test_every_public_function_is_here():
-    """Of numerics, kernels, over_classes and sparsemax; the rest of core has tests of its own."""
+    """Of the modules of mathematics; the rest of core has tests of its own."""
     text = Path(__file__).read_text() + Path(test_over_classes.__file__).read_text()
-    for module in (numerics, kernels, over_classes, sparsemax):
+    for module in (numerics, kernels, margins, over_classes, sparsemax):
         for name, function in vars(module).items():
             if callable(function) and getattr(function, "__module__", "") == module.__name__:
                 tested = f"{module.__name__.split('.')[-1]}.{name}" in text

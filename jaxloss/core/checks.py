@@ -71,9 +71,10 @@ def checked(f: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     return call
 
 
-def require(ok: bool | Array, name: str, array: Array, why: str) -> None:
-    """Under `checked`, an error that names the first entry which is not `ok`."""
-    observe("argument", ok, name, array, why)
+def require(holds: Callable[[Array], bool | Array], name: str, array: Array, why: str) -> None:
+    """Under `checked`, an error that names the first entry of which it does not hold."""
+    if observing.value is not None:
+        observe("argument", holds(array), name, array, why)
 
 
 def observe(what: str, ok: bool | Array, name: str, array: Array, why: str) -> None:

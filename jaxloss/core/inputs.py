@@ -50,12 +50,23 @@ def _paired(
     blanked = []
     for name, array in zip(arrays, converted, strict=True):
         array = blank(array, where, features=features, fill=fill.get(name, 0))
-        require(~jnp.isnan(array), name, array, "it must be a number")
+        require(RANGES["a number"], name, array, "it must be a number")
         blanked.append(array)
     return blanked
 
 
 def labelled(
+    where: ArrayLike | None, *, logits: ArrayLike, labels: ArrayLike, parts: int
+) -> tuple[Array, Array]:
+    """Float logits `[*units, classes]`, one of equal `parts` of the classes, and class indices.
+
+    A label out of range makes its logits NaN, and so the loss and their gradient.
+    """
+    logits, labels, loud = labelled_apart(where, logits=logits, labels=labels, parts=parts)
+    return logits * loud[..., None], labels
+
+
+def labelled_apart(
     where: ArrayLike | None,
     *,
     logits: ArrayLike,
@@ -64,29 +75,16 @@ def labelled(
     fill: float = 0,
     absent: float = -jnp.inf,
     parts: int = 1,
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     """Float logits `[*units, classes]` and class indices `[*units]`; `name` is what errors say.
 
-    A label out of range makes its logits NaN, and so the loss and their gradient. The logits may
-    be one of equal `parts` of the classes.
+    The third array is NaN where a label is out of range, else 1: a factor of what the unit costs,
+    or of its label's logit. XLA on CPU stores logits that are multiplied and read more than once.
     """
     (logits,) = _paired(where, 1, {name: fill}, {name: logits})
     labels = _integers(where, labels, name, logits)
     logits = with_a_class(logits, absent)
-    return _loud(logits, labels, parts * logits.shape[-1])
-
-
-def labelled_apart(
-    where: ArrayLike | None, *, logits: ArrayLike, labels: ArrayLike
-) -> tuple[Array, Array, Array]:
-    """As `labelled`, with the NaN beside the logits: a factor for what each unit costs.
-
-    XLA on CPU stores logits that are multiplied and read more than once.
-    """
-    (logits,) = _paired(where, 1, {}, {"logits": logits})
-    labels = _integers(where, labels, "logits", logits)
-    logits = with_a_class(logits)
-    loud, labels = _known(labels, logits.shape[-1], logits)
+    loud, labels = _known(labels, parts * logits.shape[-1], logits)
     return logits, labels, loud
 
 
@@ -107,8 +105,8 @@ def headed(
     rows, matrix = projected(where, class_axis=class_axis, **arrays)
     labels = _integers(where, labels, name, rows)
     classes = jnp.shape(arrays[matrix_name])[class_axis]
-    rows, labels = _loud(rows, labels, parts * classes)
-    return rows, matrix, labels
+    loud, labels = _known(labels, parts * classes, rows)
+    return rows * loud[..., None], matrix, labels
 
 
 def projected(
@@ -122,7 +120,7 @@ def projected(
             f"last one of {name}, got {matrix.shape} and {rows.shape}."
         )
     (rows,) = _paired(where, 1, {}, {name: rows})
-    require(~jnp.isnan(matrix), matrix_name, matrix, "it must be a number")
+    require(RANGES["a number"], matrix_name, matrix, "it must be a number")
     if matrix.shape[class_axis] == 0:
         matrix = jnp.zeros((rows.shape[-1], 1) if class_axis else (1, rows.shape[-1]), rows.dtype)
     return rows, matrix
@@ -161,16 +159,10 @@ def integers(labels: ArrayLike, name: str = "labels") -> Array:
     return labels.astype(jax.dtypes.canonicalize_dtype(wide))
 
 
-def _loud(rows: Array, labels: Array, classes: int) -> tuple[Array, Array]:
-    """Rows that are NaN where their label is out of range, and labels that are not."""
-    loud, labels = _known(labels, classes, rows)
-    return rows * loud[..., None], labels
-
-
 def _known(labels: Array, classes: int, like: Array) -> tuple[Array, Array]:
     """NaN where a label is out of range, else 1; and labels that are not, in its place 0."""
     known = (labels >= 0) & (labels < classes)
-    require(known, "labels", labels, f"a class index is in [0, {classes})")
+    require(lambda _: known, "labels", labels, f"a class index is in [0, {classes})")
     return jnp.where(known, 1, jnp.nan).astype(like.dtype), jnp.where(known, labels, 0)
 
 
@@ -179,7 +171,7 @@ def distributed(
 ) -> tuple[Array, Array]:
     """Float logits and distributions over their classes, both `[*units, classes]`."""
     logits, labels = paired(where, features=1, logits=logits, labels=labels)
-    require((labels >= 0) & (labels <= 1), "labels", labels, "a probability is in [0, 1]")
+    require_probabilities(labels=labels)
     warn_of_probabilities(logits, where)
     return with_a_class(logits), with_a_class(labels, 0)
 
@@ -202,7 +194,7 @@ def one_per_unit(
     array = floats(**{like_name: like, name: array})[1]
     _check_units(name, array, like_name, like)
     array = blank(array, where, fill=fill)
-    require(~jnp.isnan(array), name, array, "it must be a number")
+    require(RANGES["a number"], name, array, "it must be a number")
     return array
 
 
@@ -248,7 +240,7 @@ def option(
     if array.shape not in allowed:
         also = f" or one per entry of the last axis, {like.shape[-1:]}" if entries else ""
         raise ValueError(f"{name} must be one number{also}, got shape {array.shape}.")
-    require(holds(array), name, array, f"it must be {must_be}")
+    require(holds, name, array, f"it must be {must_be}")
     return array.reshape((1,) * (like.ndim - 1) + array.shape) if array.ndim else array
 
 
@@ -301,7 +293,18 @@ def units_kept(where: ArrayLike | None, parts: tuple[int, ...], *, units: int) -
 
 def require_signs(labels: Array) -> None:
     """Under `checked`, an error that names the first label that is not -1 or 1."""
-    require(jnp.abs(labels) == 1, "labels", labels, "a sign is -1 or 1")
+    require(lambda sign: jnp.abs(sign) == 1, "labels", labels, "a sign is -1 or 1")
+
+
+def require_probabilities(**arrays: Array) -> None:
+    """Under `checked`, an error that names the first entry outside [0, 1]."""
+    for name, array in arrays.items():
+        require(RANGES["in [0, 1]"], name, array, "a probability is in [0, 1]")
+
+
+def require_bits(labels: Array) -> None:
+    """Under `checked`, an error that names the first label that is not 0 or 1."""
+    require(lambda bit: (bit == 0) | (bit == 1), "labels", labels, "a label is 0 or 1")
 
 
 def warn_of_probabilities(logits: Array, where: ArrayLike | None) -> None:

@@ -14,7 +14,10 @@ from jaxloss.core.numerics import (
     closed_form,
     expm1,
     finite,
+    log1p,
+    log_cosh,
     log_mixture,
+    priced,
     ratio,
     second_order,
     sigmoid,
@@ -96,13 +99,54 @@ def pinball(x: Array, q: Array) -> Array:
     return jnp.maximum(q * x, (q - 1) * x)
 
 
+@closed_form(lambda x, y: 2 * (x - y), lambda x, y: 2 * (y - x))
+def squared_error(x: Array, y: Array) -> Array:
+    """(x - y)²."""
+    return (y - x) ** 2
+
+
+@closed_form(lambda x, y: x - y, lambda x, y: y - x)
+def half_squared_error(x: Array, y: Array) -> Array:
+    """(x - y)² / 2, which overflows no earlier than it must."""
+    error = y - x
+    return error * (error / 2)
+
+
+@closed_form(lambda x, y: jnp.sign(x - y), lambda x, y: jnp.sign(y - x))
+def absolute_error(x: Array, y: Array) -> Array:
+    """|x - y|, with derivatives 0 at 0."""
+    return jnp.abs(y - x)
+
+
+@closed_form(lambda x, y: tanh(x - y), lambda x, y: tanh(y - x))
+def log_cosh_error(x: Array, y: Array) -> Array:
+    """log cosh(x - y)."""
+    return log_cosh(y - x)
+
+
+def _slope_of_squared_log_ratio(x: Array, y: Array) -> Array:
+    below = jnp.maximum(-x, -y) - 1
+    log = jnp.log1p(jnp.abs(x - y) / jnp.where(below > 0, jnp.nan, jnp.abs(below)))
+    return 2 * jnp.sign(x - y) * log / jnp.abs(-1 - x)
+
+
+@closed_form(
+    _slope_of_squared_log_ratio,
+    lambda x, y: _slope_of_squared_log_ratio(y, x),
+)
+def squared_log_ratio(x: Array, y: Array) -> Array:
+    """(log(1 + x) - log(1 + y))², from the smaller one up; NaN where one is less than -1."""
+    root = jnp.sqrt(1 + jnp.minimum(x, y))
+    return jnp.log1p(jnp.abs(y - x) / root / root) ** 2
+
+
 @closed_form(
     lambda x, y: jnp.sign(x - y) / jnp.abs(y),
     lambda x, y: -jnp.sign(x - y) * jnp.sign(y) * (x / y) / y,
 )
 def relative_error(x: Array, y: Array) -> Array:
     """|x - y| / |y|."""
-    return jnp.abs(x - y) / jnp.abs(y)
+    return jnp.abs((y - x) / y)
 
 
 @closed_form(
@@ -117,29 +161,78 @@ def huber(x: Array, y: Array, delta: Array) -> Array:
     return 2 * half * (error - half)
 
 
+def _share_of_beta(x: Array, y: Array, beta: Array) -> Array:
+    return jnp.clip((x - y) / jnp.maximum(beta, jnp.finfo(x.dtype).tiny), -1, 1)
+
+
 @closed_form(
-    lambda x, y, beta: ratio(x - y, jnp.maximum(jnp.abs(x - y), beta)),
-    lambda x, y, beta: ratio(y - x, jnp.maximum(jnp.abs(x - y), beta)),
-    lambda x, y, beta: -(ratio(x - y, jnp.maximum(jnp.abs(x - y), beta)) ** 2) / 2,
+    _share_of_beta,
+    lambda x, y, beta: _share_of_beta(y, x, beta),
+    lambda x, y, beta: -(_share_of_beta(x, y, beta) ** 2) / 2,
 )
 def smooth_l1(x: Array, y: Array, beta: Array) -> Array:
-    """r·(|x - y| - r·beta/2) with r = min(|x - y| / beta, 1)."""
+    """r·(|x - y| - r·beta/2) with r = min(|x - y| / beta, 1), in halves to share no constant."""
     error = jnp.abs(y - x)
-    share = ratio(error, jnp.maximum(error, beta))
-    return share * (error - share * beta / 2)
+    half = jnp.minimum(error / 2 / jnp.maximum(beta, jnp.finfo(x.dtype).tiny), 0.5)
+    return 2 * half * (error - half * beta)
+
+
+def _deviation(mean: Array, variance: Array, target: Array) -> Array:
+    return ratio(mean - target, _variance(variance))
+
+
+def _variance(variance: Array) -> Array:
+    return jnp.where(variance > 0, variance, jnp.nan)
 
 
 @closed_form(
-    lambda mean, variance, target: ratio(mean - target, variance),
+    _deviation,
     lambda mean, variance, target: (
-        ratio(1 - (mean - target) * ratio(mean - target, variance), variance) / 2
+        ratio(1 - (mean - target) * _deviation(mean, variance, target), _variance(variance)) / 2
     ),
-    lambda mean, variance, target: ratio(target - mean, variance),
+    lambda mean, variance, target: _deviation(target, variance, mean),
 )
 def gaussian_nll(mean: Array, variance: Array, target: Array) -> Array:
-    """(log variance + (mean - target)² / variance) / 2, where no square overflows."""
-    error = mean - target
+    """(log variance + (mean - target)² / variance) / 2, where no square overflows.
+
+    It is NaN, in value and derivatives, for a variance of 0 or less.
+    """
+    error = target - mean
     return jnp.log(variance) / 2 + (error / 2) * (error / variance)
+
+
+@closed_form(
+    lambda x, y: jnp.exp(x) - y,
+    lambda x, y: -jnp.where((y == 0) & jnp.isinf(x), 0, x),
+)
+def poisson_nll(x: Array, y: Array) -> Array:
+    """exp x - y·x, and 0 · ±∞ = 0."""
+    return jnp.exp(x / 2) ** 2 - priced(y, x)
+
+
+@closed_form(
+    lambda rate, y: 1 - ratio(y, jnp.where(y == 0, 1, rate), empty=jnp.inf),
+    lambda rate, y: -jnp.log(jnp.where((y == 0) & (rate == 0), 1, rate)),
+)
+def poisson_nll_of_rate(rate: Array, y: Array) -> Array:
+    """rate - y·log rate, and 0 · ±∞ = 0; NaN for a rate below 0."""
+    return jnp.sqrt(rate) ** 2 + priced(y, -jnp.log(rate))
+
+
+def _slope_of_binary_cross_entropy(p: Array, y: Array) -> Array:
+    return (1 - y) / jnp.where(y == 1, 1, 1 - p) - y / jnp.where(y == 0, 1, p)
+
+
+def _log_odds_against(p: Array, y: Array) -> Array:
+    no = log1p(-jnp.where((y == 1) & (p == 1), 0, p))
+    return no - jnp.log(jnp.where((y == 0) & (p == 0), 1, p))
+
+
+@closed_form(_slope_of_binary_cross_entropy, _log_odds_against)
+def binary_cross_entropy(p: Array, y: Array) -> Array:
+    """-y·log p - (1 - y)·log(1 - p), and 0 · ∞ = 0; NaN for a p outside [0, 1]."""
+    yes, no, inside = priced(y, -jnp.log(p)), priced(y / 2 - 0.5, -log1p(-p)), jnp.sqrt(p - p * p)
+    return yes - 2 * no + (inside - inside)
 
 
 def _above_mixture(x: Array, y: Array, share: Array) -> Array:
@@ -158,13 +251,6 @@ def divergence_from_mixture(x: Array, y: Array, beta: Array) -> Array:
     """β·q·log(q/m) + (1 - β)·p·log(p/m), p = exp x, q = exp y, m = β·q + (1 - β)·p."""
     of_p = (1 - beta) * _above_mixture(x, y, beta)
     return of_p + beta * _above_mixture(y, x, 1 - beta)
-
-
-@closed_form(lambda x: jnp.clip((x + 1) / 2, 0, 1))
-def sparse_plus(x: Array) -> Array:
-    """0 up to -1, x from 1 on, and a parabola between."""
-    between = jnp.clip(x, -1, 1)
-    return (between + 1) ** 2 / 4 + (jnp.maximum(x, 1) - 1)
 
 
 def _box_cox_in_x(x: Array, power: Array) -> Array:

@@ -59,11 +59,12 @@ def xlogy(x: Array, y: Array) -> Array:
 
 def xlog1py(x: Array, y: Array) -> Array:
     """x · log(1 + y), and 0 · log 0 = 0 · log ∞ = 0 with derivatives 0."""
-    return x * _log1p(jnp.where((x == 0) & ((y == -1) | jnp.isposinf(y)), 0, y))
+    return x * log1p(jnp.where((x == 0) & ((y == -1) | jnp.isposinf(y)), 0, y))
 
 
 @closed_form(lambda x: 1 / (1 + x))
-def _log1p(x: Array) -> Array:
+def log1p(x: Array) -> Array:
+    """log(1 + x)."""
     if x.dtype != jnp.float64:
         return jnp.log1p(x)
     near = x > -0.35  # below it XLA's of float64 is off by 120 eps
@@ -79,6 +80,13 @@ def expm1(x: Array) -> Array:
 def xtimes(x: Array, y: Array) -> Array:
     """x · y, and 0 · ±∞ = 0."""
     return x * jnp.where((x == 0) & jnp.isinf(y), 0, y)
+
+
+def priced(share: Array, cost: Array) -> Array:
+    """share · cost, and 0 · ±∞ = 0, without a select: ∞ is a large number until it is known."""
+    most = jnp.finfo(cost.dtype).max
+    half = jnp.minimum(2 * jnp.maximum(cost / 4, -most / 2), most)
+    return share * half * (3 + jnp.maximum(jnp.abs(half) - most / 2, -1))
 
 
 def blend(share: Array, x: Array, y: Array) -> Array:
@@ -263,10 +271,12 @@ def tanh(x: Array) -> Array:
 
 @closed_form(lambda x: tanh(x))
 def log_cosh(x: Array) -> Array:
-    """log cosh x: near 0 as -log(1 - tanh² x) / 2, far away as |x| - log 2 and what is left."""
+    """log cosh x: near 0 as -log(1 - tanh² x) / 2, and beyond as what is added to that."""
     size = jnp.abs(x)
-    near = -jnp.log1p(-(jnp.tanh(jnp.minimum(size, 0.5)) ** 2)) / 2
-    return jnp.where(size < 0.5, near, size + (jnp.log1p(jnp.exp(-2 * size)) - math.log(2)))
+    near = jnp.minimum(size, 0.5)
+    beyond, odds = size - near, 1 / (1 + math.e)
+    rise = beyond + jnp.log1p(odds * jnp.expm1(-2 * beyond))  # from near to size
+    return rise - jnp.log1p(-(jnp.tanh(near) ** 2)) / 2
 
 
 @closed_form(jnp.sign)

@@ -67,9 +67,9 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
 @jax.custom_jvp
 def complement_of_softmax(logits: Array) -> Array:
     """1 - softmax(logits), exact where one class takes nearly everything."""
-    top, total = largest(logits), jnp.sum(_shares(logits), axis=-1, keepdims=True)
-    of_top = _rest(logits, top)[..., None] / total
-    return jnp.where(hit(logits, top), of_top, 1 - _shares(logits) / total)
+    top, shares = largest(logits), _shares(logits)
+    rest = _rest(shares, top)[..., None]
+    return jnp.where(hit(logits, top), rest, 1 + rest - shares) / (1 + rest)
 
 
 @complement_of_softmax.defjvp
@@ -83,7 +83,7 @@ def log_softmax(logits: Array) -> Array:
     top = largest(logits)
     still = hit(logits, top) | jnp.isposinf(logits)
     away = jnp.where(still, 0, logits - _top(logits)[..., None])
-    return away - jnp.log1p(_rest(logits, top))[..., None]
+    return away - jnp.log1p(_rest(_shares(logits), top))[..., None]
 
 
 @log_softmax.defjvp
@@ -102,13 +102,15 @@ def cross_entropy_at(logits: Array, labels: Array) -> Array:
     """
     own = at(logits, labels)
     behind = jnp.where(jnp.isposinf(own), 0, _top(logits) - own)
-    return softplus(jnp.log(_rest(logits, labels)) + behind)
+    return softplus(jnp.log(_rest(_shares(logits), labels)) + behind)
 
 
 def _slope_at(logits: Array, labels: Array) -> Array:
-    total = jnp.sum(_shares(logits), axis=-1)
-    own = -_rest(logits, labels) / total
-    return jnp.where(hit(logits, labels), own[..., None], _p(logits, total))
+    behind = _behind(logits)
+    rest = _rest(jnp.exp(behind), labels)
+    total = rest + jnp.exp(finite(at(logits, labels)) - finite(_top(logits)))
+    others = jnp.exp(behind - jnp.log(total)[..., None])
+    return jnp.where(hit(logits, labels), (-rest / total)[..., None], others)
 
 
 @closed_form(
@@ -124,10 +126,11 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
 
 
 def _slope_of_cross_entropy(logits: Array, targets: Array) -> Array:
-    top, total = largest(logits), jnp.sum(_shares(logits), axis=-1)
-    mass = jnp.sum(targets, axis=-1, keepdims=True)
-    of_top = (mass - targets) - mass * (_rest(logits, top) / total)[..., None]
-    return jnp.where(hit(logits, top), of_top, mass * _p(logits, total) - targets)
+    top, behind, mass = largest(logits), _behind(logits), jnp.sum(targets, axis=-1, keepdims=True)
+    rest = _rest(jnp.exp(behind), top)[..., None]
+    total = _share_of_top(logits, top)[..., None] + rest
+    of_top = (mass - targets) - mass * (rest / total)
+    return jnp.where(hit(logits, top), of_top, mass * jnp.exp(behind - jnp.log(total)) - targets)
 
 
 @closed_form(
@@ -196,14 +199,16 @@ def _slope_in_targets(logits: Array, targets: Array) -> Array:
 
 
 def _slope_of_spread(logits: Array, targets: Array) -> Array:
-    total = jnp.sum(_shares(logits), axis=-1)
-    return jnp.sum(targets, axis=-1, keepdims=True) * _p(logits, total) - targets
+    behind = _behind(logits)
+    p = jnp.exp(behind - jnp.log(jnp.sum(jnp.exp(behind), axis=-1, keepdims=True)))
+    return jnp.sum(targets, axis=-1, keepdims=True) * p - targets
 
 
 @closed_form(lambda array, index: hit(array, index).astype(array.dtype), None)
 def at(array: Array, index: Array) -> Array:
     """The entry of the last axis that `index` names; its derivative needs no scatter."""
-    return jnp.take_along_axis(array, index[..., None], axis=-1)[..., 0]
+    index = index[..., None]
+    return jnp.take_along_axis(array, index, axis=-1, mode="promise_in_bounds")[..., 0]
 
 
 @closed_form(lambda array, index: hit(array, index).astype(array.dtype), None)
@@ -255,16 +260,28 @@ def _top(logits: Array) -> Array:
     return jax.lax.stop_gradient(jnp.max(logits, axis=-1, initial=-jnp.inf))
 
 
+@jax.custom_jvp
+def _behind(logits: Array) -> Array:
+    """Logits less the largest, which counts as a constant: whatever it is, it cancels."""
+    most = jnp.finfo(logits.dtype).max
+    return jnp.minimum(logits, most) - jnp.minimum(_top(logits), most)[..., None]
+
+
+_behind.defjvps(lambda t, behind, logits: t)
+
+
 def _shares(logits: Array) -> Array:
-    return jnp.exp(finite(logits) - finite(_top(logits))[..., None])
+    return jnp.exp(_behind(logits))
 
 
-def _rest(logits: Array, index: Array) -> Array:
+@closed_form(lambda x, top: jnp.where(hit(x, top), _share_of_top(x, top)[..., None], 0), None)
+def _share_of_top(logits: Array, top: Array) -> Array:
+    """1, and yet its derivative is that of a share."""
+    return jnp.ones_like(top, logits.dtype)
+
+
+def _rest(shares: Array, index: Array) -> Array:
     """Σ shares of all classes but one, told by arithmetic because a select would be stored."""
-    classes = jax.lax.broadcasted_iota(logits.dtype, logits.shape, logits.ndim - 1)
-    others = jnp.minimum(jnp.abs(classes - index[..., None].astype(logits.dtype)), 1)
-    return jnp.sum(_shares(logits) * others, axis=-1)
-
-
-def _p(logits: Array, total: Array) -> Array:
-    return jnp.exp((finite(logits) - finite(_top(logits))[..., None]) - jnp.log(total)[..., None])
+    classes = jax.lax.broadcasted_iota(shares.dtype, shares.shape, shares.ndim - 1)
+    others = jnp.minimum(jnp.abs(classes - index[..., None].astype(shares.dtype)), 1)
+    return jnp.sum(shares * others, axis=-1)

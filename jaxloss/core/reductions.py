@@ -25,7 +25,7 @@ from jax.typing import ArrayLike
 from typing_extensions import TypeVar
 
 from jaxloss.core.checks import observing, require
-from jaxloss.core.inputs import spread
+from jaxloss.core.inputs import RANGES, spread
 from jaxloss.core.statistics import Concat, Deferred, Mean, Statistic, kept, stats
 
 R = TypeVar("R", default=Array)
@@ -52,7 +52,10 @@ def reduce(
         return cast(R, times * values)
     if reduction == "mean" or reduction is stats:
         mean = _mean(values, counts, where, weights)
-        return cast(R, mean.value() if reduction == "mean" else mean)
+        if reduction is stats:
+            return cast(R, mean)
+        plain = where is None and weights is None and counts is None
+        return cast(R, mean.total / max(values.size, 1) if plain else mean.value())
     if reduction == "sum":
         return cast(R, Mean.of(values, where, weights).total)
     if not callable(reduction):
@@ -90,9 +93,9 @@ def reduce_total(
 def _mean(
     values: Array, counts: Array | None, where: ArrayLike | None, weights: ArrayLike | None
 ) -> Mean:
-    if weights is not None:
+    if weights is not None and observing.value is not None:
         _, times = kept(values, where, weights)
-        require(times >= 0, "weights", times, "a weight of a mean is 0 or more")
+        require(RANGES["0 or more"], "weights", times, "a weight of a mean is 0 or more")
     mean = Mean.of(values, where, weights)
     return mean if counts is None else Mean(mean.total, Mean.of(counts, where, weights).total)
 

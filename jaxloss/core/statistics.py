@@ -260,8 +260,9 @@ def value(loss: Any) -> Array:
 
 def kept(values: Array, where: ArrayLike | None, weights: ArrayLike | None) -> tuple[Array, Array]:
     """Values, and how often each counts; both are 0 where deleted."""
-    times = spread("weights", 1 if weights is None else weights, values.shape)
-    times = times.astype(values.dtype)
+    times = jnp.ones_like(values)
+    if weights is not None:
+        times = spread("weights", weights, values.shape).astype(values.dtype)
     if where is not None:
         where = spread("where", where, values.shape)
         values, times = jnp.where(where, values, 0), jnp.where(where, times, 0)

@@ -10,7 +10,6 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxloss.core import inputs, kernels, over_classes
-from jaxloss.core.checks import require
 from jaxloss.core.reductions import R, Reduction, adds_up, reduce, reduce_total
 from jaxloss.core.statistics import Mean, kept
 from jaxloss.fused import blocks, products, tokens
@@ -133,7 +132,7 @@ def multi_labelled(
         examples = inputs.units_kept(where, shape, units=len(shape) - 1)
     h, w = one(examples, hidden=hidden, head=head)
     y = inputs.blank(labels, where)
-    require((y >= 0) & (y <= 1), "labels", y, "a probability is in [0, 1]")
+    inputs.require_probabilities(labels=y)
     return h, w, y
 
 

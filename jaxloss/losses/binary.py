@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
-from jaxloss.core import checks, inputs, kernels, numerics
+from jaxloss.core import inputs, kernels, margins, numerics
 from jaxloss.core.reductions import R, Reduction, reduce
 
 #: The kind of label that each loss learns from.
@@ -70,7 +70,7 @@ def sigmoid_binary_cross_entropy(
         Cox, "The Regression Analysis of Binary Sequences", 1958.
     """
     x, y = inputs.paired(where, logits=logits, labels=labels)
-    checks.require((y >= 0) & (y <= 1), "labels", y, "a probability is in [0, 1]")
+    inputs.require_probabilities(labels=y)
     p = inputs.option("pos_weight", pos_weight, x, must_be="0 or more", entries=True)
     smoothing = inputs.option("label_smoothing", label_smoothing, x, must_be="in [0, 1]")
     plain = isinstance(pos_weight, int | float) and pos_weight == 1
@@ -130,9 +130,8 @@ def binary_cross_entropy(
         Good, "Rational Decisions", 1952.
     """
     p, y = inputs.paired(where, probabilities=probabilities, labels=labels)
-    checks.require((p >= 0) & (p <= 1), "probabilities", p, "a probability is in [0, 1]")
-    checks.require((y >= 0) & (y <= 1), "labels", y, "a probability is in [0, 1]")
-    values = -numerics.xlogy(y, p) - numerics.xlog1py(1 - y, -p)
+    inputs.require_probabilities(probabilities=p, labels=y)
+    values = kernels.binary_cross_entropy(p, y)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -177,6 +176,6 @@ def sparsemax_loss(
         arXiv:1901.02324.
     """
     logits, labels = inputs.paired(where, logits=logits, labels=labels)
-    checks.require((labels == 0) | (labels == 1), "labels", labels, "a label is 0 or 1")
-    values = kernels.sparse_plus(numerics.signed(logits, 1 - 2 * labels))
+    inputs.require_bits(labels)
+    values = margins.sparse_margin(logits, labels)
     return reduce(values, where=where, weights=weights, reduction=reduction)

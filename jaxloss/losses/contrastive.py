@@ -123,7 +123,7 @@ def _behind(
             f"got {negatives.shape} and anchors {anchors.shape}."
         )
     negatives = negatives if shared else inputs.blank(negatives, where, features=2)
-    checks.require(~jnp.isnan(negatives), "negatives", negatives, "it must be a number")
+    checks.require(inputs.RANGES["a number"], "negatives", negatives, "it must be a number")
     s = _against_all if shared else _against_own
     return s(anchors, positives, negatives) / temperature
 
@@ -464,7 +464,7 @@ def contrastive_loss(
     """
     x1, x2 = inputs.paired(where, features=1, x1=x1, x2=x2)
     labels = inputs.one_per_unit(where, "labels", labels, "x1", x1)
-    checks.require((labels >= 0) & (labels <= 1), "labels", labels, "a share is in [0, 1]")
+    checks.require(inputs.RANGES["in [0, 1]"], "labels", labels, "a share is in [0, 1]")
     margin = inputs.option("margin", margin, x1, must_be="positive")
     D = numerics.finite(distances(x1, x2))
     values = labels * D * (D / 2) + (1 - labels) * jnp.maximum(0, margin - D) ** 2 / 2

@@ -72,9 +72,9 @@ def distillation_loss(
     x, y = (over_classes.tempered(logits, temperature) for logits in (student, teacher))
     values = temperature**2 * over_classes.divergence(x, y)
     if labels is not None:
-        student, labels = inputs.labelled(
+        student, labels, loud = inputs.labelled_apart(
             where, logits=student, labels=labels, name="student_logits"
         )
-        hard = over_classes.cross_entropy_at(student, labels)
+        hard = loud * over_classes.cross_entropy_at(student, labels)
         values = numerics.blend(alpha, hard, values)
     return reduce(values, where=where, weights=weights, reduction=reduction)

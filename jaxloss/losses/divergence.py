@@ -60,7 +60,7 @@ def kl_divergence(
         Kullback and Leibler, "On Information and Sufficiency", 1951.
     """
     log_probs, targets = inputs.paired(where, features=1, log_probs=log_probs, targets=targets)
-    checks.require((targets >= 0) & (targets <= 1), "targets", targets, "it must be in [0, 1]")
+    checks.require(inputs.RANGES["in [0, 1]"], "targets", targets, "it must be in [0, 1]")
     values = jnp.sum(_relative_entropy(log_probs, targets), axis=-1)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
@@ -157,7 +157,7 @@ def generalized_kl_divergence(
         Csiszár, "Why Least Squares and Maximum Entropy?", 1991.
     """
     log_probs, targets = inputs.paired(where, features=1, log_probs=log_probs, targets=targets)
-    checks.require(targets >= 0, "targets", targets, "a quantity is 0 or more")
+    checks.require(inputs.RANGES["0 or more"], "targets", targets, "a quantity is 0 or more")
     surplus = jnp.exp(log_probs) - targets
     values = jnp.sum(_relative_entropy(log_probs, targets) + surplus, axis=-1)
     return reduce(values, where=where, weights=weights, reduction=reduction)

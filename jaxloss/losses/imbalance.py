@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
-from jaxloss.core import checks, inputs, kernels, numerics, over_classes
+from jaxloss.core import inputs, kernels, numerics, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce
 
 #: The kind of label that each loss learns from.
@@ -70,7 +70,7 @@ def sigmoid_focal_loss(
         Lin et al., "Focal Loss for Dense Object Detection", 2017, arXiv:1708.02002.
     """
     x, y = inputs.paired(where, logits=logits, labels=labels)
-    checks.require((y >= 0) & (y <= 1), "labels", y, "a probability is in [0, 1]")
+    inputs.require_probabilities(labels=y)
     gamma = inputs.option("gamma", gamma, x, must_be="0 or more")
     values = kernels.sigmoid_focal(x, y, gamma)
     if alpha is not None:

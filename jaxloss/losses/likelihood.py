@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
@@ -66,8 +65,7 @@ def gaussian_nll_loss(
     means, variances, targets = inputs.paired(
         where, fill={"variances": 1}, means=means, variances=variances, targets=targets
     )
-    checks.require(variances > 0, "variances", variances, "it must be positive")
-    variances = variances * jnp.where(variances > 0, 1, jnp.nan)
+    checks.require(inputs.RANGES["positive"], "variances", variances, "it must be positive")
     values = kernels.gaussian_nll(means, variances, targets)
     if full:
         values = values + math.log(2 * math.pi) / 2
@@ -122,11 +120,11 @@ def poisson_nll_loss(
         Nelder and Wedderburn, "Generalized Linear Models", 1972.
     """
     predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
-    checks.require(targets >= 0, "targets", targets, "a count is 0 or more")
+    checks.require(inputs.RANGES["0 or more"], "targets", targets, "a count is 0 or more")
     if log_input:
-        values = jnp.exp(predictions) - numerics.xtimes(targets, predictions)
+        values = kernels.poisson_nll(predictions, targets)
     else:
-        values = predictions - numerics.xlogy(targets, predictions)
+        values = kernels.poisson_nll_of_rate(predictions, targets)
     if full:
         values = values + numerics.log_factorial(targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)

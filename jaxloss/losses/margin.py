@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, Num, Shaped
 
-from jaxloss.core import checks, class_options, inputs, kernels, numerics, over_classes
+from jaxloss.core import class_options, inputs, kernels, margins, numerics, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce
 
 #: The kind of label that each loss learns from.
@@ -64,7 +64,7 @@ def hinge_loss(
     Reference:
         Cortes and Vapnik, "Support-Vector Networks", 1995.
     """
-    values = jnp.maximum(0, 1 - _margins(where, scores, labels))
+    values = margins.hinge(*_signed(where, scores, labels))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -105,7 +105,7 @@ def squared_hinge_loss(
     Reference:
         Lee and Mangasarian, "SSVM: A Smooth Support Vector Machine for Classification", 2001.
     """
-    values = jnp.maximum(0, 1 - _margins(where, scores, labels)) ** 2
+    values = margins.squared_hinge(*_signed(where, scores, labels))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -147,7 +147,7 @@ def perceptron_loss(
     Reference:
         Rosenblatt, "The Perceptron", 1958.
     """
-    values = jnp.maximum(0, -_margins(where, scores, labels))
+    values = margins.perceptron(*_signed(where, scores, labels))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -189,7 +189,7 @@ def soft_margin_loss(
     Reference:
         Friedman, Hastie and Tibshirani, "Additive Logistic Regression", 2000.
     """
-    values = numerics.softplus(-_margins(where, scores, labels))
+    values = margins.soft_margin(*_signed(where, scores, labels))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -232,8 +232,8 @@ def multiclass_hinge_loss(
         Crammer and Singer, "On the Algorithmic Implementation of Multiclass Kernel-based Vector
         Machines", 2001.
     """
-    scores, labels = inputs.labelled(where, logits=scores, labels=labels, name="scores")
-    values = jnp.maximum(0, 1 + _behind(scores, labels))
+    scores, labels, loud = inputs.labelled_apart(where, logits=scores, labels=labels, name="scores")
+    values = loud * jnp.maximum(0, 1 + _behind(scores, labels))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -275,8 +275,8 @@ def multiclass_perceptron_loss(
     Reference:
         Collins, "Discriminative Training Methods for Hidden Markov Models", 2002.
     """
-    scores, labels = inputs.labelled(where, logits=scores, labels=labels, name="scores")
-    values = jnp.maximum(0, _behind(scores, labels))
+    scores, labels, loud = inputs.labelled_apart(where, logits=scores, labels=labels, name="scores")
+    values = loud * jnp.maximum(0, _behind(scores, labels))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -333,14 +333,14 @@ def multi_margin_loss(
     """
     if p not in (1, 2):
         raise ValueError(f"p must be 1 or 2, got {p}.")
-    scores, labels = inputs.labelled(where, logits=scores, labels=labels, name="scores")
+    scores, labels, loud = inputs.labelled_apart(where, logits=scores, labels=labels, name="scores")
     margin = inputs.option("margin", margin, scores, must_be="a number")
     c, absent = class_options.per_class(class_weights, scores), jnp.isneginf(scores)
-    lags = scores - over_classes.at(scores, labels)[..., None]
+    lags = scores - (loud * over_classes.at(scores, labels))[..., None]
     lags = jnp.where(over_classes.hit(scores, labels) | absent, -jnp.inf, lags)
     hinges = numerics.positive_part(margin + lags)
     classes = jnp.sum(~absent, axis=-1, dtype=scores.dtype)
-    shares, counts = class_options.weighted_at(1 / classes, labels, c)
+    shares, counts = class_options.weighted_at(loud / classes, labels, c)
     values = jnp.sum(hinges ** (p - 1) * (hinges * shares[..., None]), axis=-1)
     return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
 
@@ -386,7 +386,7 @@ def multilabel_margin_loss(
         Crammer and Singer, "A Family of Additive Online Algorithms for Category Ranking", 2003.
     """
     scores, labels = inputs.paired(where, features=1, scores=scores, labels=labels)
-    checks.require((labels == 0) | (labels == 1), "labels", labels, "a label is 0 or 1")
+    inputs.require_bits(labels)
     absent = jnp.isneginf(scores)
     lags = scores[..., None, :] - scores[..., None]
     itself = jnp.broadcast_to(jnp.eye(scores.shape[-1], dtype=bool), lags.shape)
@@ -442,7 +442,7 @@ def multilabel_soft_margin_loss(
         Text Categorization", 2006.
     """
     logits, labels = inputs.paired(where, features=1, logits=logits, labels=labels)
-    checks.require((labels >= 0) & (labels <= 1), "labels", labels, "a probability is in [0, 1]")
+    inputs.require_probabilities(labels=labels)
     costs = kernels.logistic_loss(logits, labels)
     if class_weights is not None:
         c = inputs.option("class_weights", class_weights, logits, must_be="0 or more", entries=True)
@@ -550,14 +550,17 @@ def cosine_embedding_loss(
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
-def _margins(where: ArrayLike | None, scores: ArrayLike, labels: ArrayLike) -> Array:
-    """How far each score is on the side of its label."""
+def _signed(where: ArrayLike | None, scores: ArrayLike, labels: ArrayLike) -> list[Array]:
+    """Scores, and labels that are -1 and 1."""
     scores, labels = inputs.paired(where, fill={"labels": 1}, scores=scores, labels=labels)
     inputs.require_signs(labels)
-    return numerics.signed(scores, labels)
+    return [scores, labels]
 
 
 def _behind(scores: Array, labels: Array) -> Array:
     """Score of the best other class minus the label's."""
-    others = jnp.where(over_classes.hit(scores, labels), -jnp.inf, scores)
-    return over_classes.at(others, over_classes.largest(others)) - over_classes.at(scores, labels)
+    top = over_classes.largest(jnp.where(over_classes.hit(scores, labels), -jnp.inf, scores))
+    best = jnp.where(
+        top.astype(labels.dtype) == labels, -jnp.inf, over_classes.at(scores, top)
+    )  # if it is alone
+    return best - over_classes.at(scores, labels)

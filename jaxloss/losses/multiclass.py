@@ -202,8 +202,7 @@ def categorical_cross_entropy(
         Good, "Rational Decisions", 1952.
     """
     p, y = inputs.paired(where, features=1, probabilities=probabilities, labels=labels)
-    checks.require((p >= 0) & (p <= 1), "probabilities", p, "a probability is in [0, 1]")
-    checks.require((y >= 0) & (y <= 1), "labels", y, "a probability is in [0, 1]")
+    inputs.require_probabilities(probabilities=p, labels=y)
     values = -jnp.sum(numerics.xlogy(y, p), axis=-1)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
@@ -252,10 +251,15 @@ def nll_loss(
     Reference:
         Fisher, "On the Mathematical Foundations of Theoretical Statistics", 1922.
     """
-    log_probs, labels = inputs.labelled(where, logits=log_probs, labels=labels, name="log_probs")
-    checks.require(log_probs <= 0, "log_probs", log_probs, "a log probability is 0 or less")
+    log_probs, labels, loud = inputs.labelled_apart(
+        where, logits=log_probs, labels=labels, name="log_probs"
+    )
+    checks.require(
+        lambda log_p: log_p <= 0, "log_probs", log_probs, "a log probability is 0 or less"
+    )
     c = class_options.per_class(class_weights, log_probs)
-    values, counts = class_options.weighted_at(-over_classes.at(log_probs, labels), labels, c)
+    costs = -loud * over_classes.at(log_probs, labels)
+    values, counts = class_options.weighted_at(costs, labels, c)
     return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
 
 
@@ -354,12 +358,12 @@ def generalized_cross_entropy(
         Zhang and Sabuncu, "Generalized Cross Entropy Loss for Training Deep Neural Networks with
         Noisy Labels", 2018, arXiv:1805.07836.
     """
-    p, labels = inputs.labelled(
+    p, labels, loud = inputs.labelled_apart(
         where, logits=probabilities, labels=labels, name="probabilities", fill=1, absent=0
     )
-    checks.require((p >= 0) & (p <= 1), "probabilities", p, "a probability is in [0, 1]")
+    inputs.require_probabilities(probabilities=p)
     q = inputs.option("q", q, p, must_be="in [0, 1]")
-    values = -kernels.box_cox(over_classes.at(p, labels), q)
+    values = -kernels.box_cox(loud * over_classes.at(p, labels), q)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -404,6 +408,6 @@ def multiclass_sparsemax_loss(
         Martins and Astudillo, "From Softmax to Sparsemax: A Sparse Model of Attention and
         Multi-Label Classification", 2016, arXiv:1602.02068.
     """
-    logits, labels = inputs.labelled(where, logits=logits, labels=labels)
-    values = sparsemax.sparsemax_loss_at(logits, labels)
+    logits, labels, loud = inputs.labelled_apart(where, logits=logits, labels=labels)
+    values = loud * sparsemax.sparsemax_loss_at(logits, labels)
     return reduce(values, where=where, weights=weights, reduction=reduction)

@@ -58,7 +58,7 @@ def ranking_softmax_loss(
         Cao et al., "Learning to Rank: From Pairwise Approach to Listwise Approach", 2007.
     """
     scores, relevance = inputs.paired(where, scores=scores, relevance=relevance)
-    checks.require(relevance >= 0, "relevance", relevance, "it must be 0 or more")
+    checks.require(inputs.RANGES["0 or more"], "relevance", relevance, "it must be 0 or more")
     kept, lists = _items(where, scores.shape)
     x = jnp.where(kept | ~lists[..., None], scores, -jnp.inf)
     values = over_classes.cross_entropy(inputs.with_a_class(x), inputs.with_a_class(relevance, 0))

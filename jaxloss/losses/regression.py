@@ -69,7 +69,7 @@ def squared_error(
         Gauss, "Theoria Motus", 1809.
     """
     predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
-    values = (predictions - targets) ** 2
+    values = kernels.squared_error(predictions, targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -109,8 +109,7 @@ def l2_loss(
         Bishop, "Pattern Recognition and Machine Learning", 2006, section 1.1.
     """
     predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
-    e = predictions - targets
-    values = e * (e / 2)
+    values = kernels.half_squared_error(predictions, targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -155,7 +154,7 @@ def absolute_error(
         Boscovich, "De litteraria expeditione", 1757.
     """
     predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
-    values = numerics.absolute(predictions - targets)
+    values = kernels.absolute_error(predictions, targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -345,7 +344,7 @@ def log_cosh(
         Green, "Bayesian reconstructions from emission tomography data", 1990.
     """
     predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
-    values = numerics.log_cosh(predictions - targets)
+    values = kernels.log_cosh_error(predictions, targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -442,7 +441,7 @@ def squared_logarithmic_error(
         Törnqvist, Vartia and Vartia, "How Should Relative Changes Be Measured?", 1985.
     """
     predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
-    values = (jnp.log1p(predictions) - jnp.log1p(targets)) ** 2
+    values = kernels.squared_log_ratio(predictions, targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 

@@ -494,7 +494,7 @@ def batch_tversky_loss(
 
 def _binary(where: ArrayLike | None, logits: ArrayLike, labels: ArrayLike) -> list[Array]:
     logits, labels = inputs.paired(where, logits=logits, labels=labels)
-    checks.require((labels >= 0) & (labels <= 1), "labels", labels, "a share is in [0, 1]")
+    checks.require(inputs.RANGES["in [0, 1]"], "labels", labels, "a share is in [0, 1]")
     return [logits[..., None], labels[..., None]]
 
 

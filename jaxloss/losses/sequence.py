@@ -141,7 +141,7 @@ def _sequences(
     present = _present(label_where, sequences, labels)
     known = (labels >= 0) & (labels < size) & (labels != blank_id)
     why = f"a class index is in [0, {size}) and not the blank, {blank_id}"
-    checks.require(known | ~present, "labels", labels, why)
+    checks.require(lambda _: known | ~present, "labels", labels, why)
     sound = jnp.all(known | ~present, axis=-1) & ~jnp.any(jnp.isnan(logits), axis=(-2, -1))
     labels = jnp.where(known, labels, 0)
     if label_where is not None:

@@ -1,0 +1,83 @@
+"""The losses of a score and its sign, with closed-form derivatives.
+
+As in `kernels`, the halves share no product, no constant and no clamp, which XLA on CPU would
+store. Its maximum loses NaN in a large sum, and so the sign of what went into it is added 0 times.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxloss.core.numerics import closed_form, sigmoid, softplus
+
+
+def _times(x: Array, slope: Array) -> Array:
+    """x · slope for a slope of 0 or more, of which 0 ends even an infinite x."""
+    most = jnp.finfo(x.dtype).max
+    return jnp.clip(x, -most, most) * slope
+
+
+def _slope_of_hinge(x: Array, y: Array) -> Array:
+    return jnp.sign(0.5 + x * -y / 2) / 2 + 0.5
+
+
+@closed_form(
+    lambda x, y: -y * _slope_of_hinge(x, y), lambda x, y: -_times(x, _slope_of_hinge(x, y))
+)
+def hinge(x: Array, y: Array) -> Array:
+    """max(0, 1 - x·y)."""
+    return jnp.maximum(1 - x * y, 0) + 0 * jnp.sign(x * y)
+
+
+def _slope_of_squared_hinge(x: Array, y: Array) -> Array:
+    lack = jnp.maximum(1 + x * -y, -2)
+    return lack + jnp.abs(lack)  # 2·max(0, 1 - x·y)
+
+
+@closed_form(
+    lambda x, y: -y * _slope_of_squared_hinge(x, y),
+    lambda x, y: -_times(x, _slope_of_squared_hinge(x, y)),
+)
+def squared_hinge(x: Array, y: Array) -> Array:
+    """max(0, 1 - x·y)²."""
+    return jnp.maximum(-(x * y - 1), 0) ** 2 + 0 * jnp.sign(x * y)
+
+
+def _slope_of_perceptron(x: Array, y: Array) -> Array:
+    return jnp.sign(x * -y) / 2 + 0.5
+
+
+@closed_form(
+    lambda x, y: -y * _slope_of_perceptron(x, y),
+    lambda x, y: -_times(x, _slope_of_perceptron(x, y)),
+)
+def perceptron(x: Array, y: Array) -> Array:
+    """max(0, -x·y)."""
+    return jnp.maximum(-(x * y), 0) + 0 * jnp.sign(x * y)
+
+
+@closed_form(
+    lambda x, y: -y * sigmoid(x * -y),
+    lambda x, y: -_times(x, sigmoid(x * -y)),
+)
+def soft_margin(x: Array, y: Array) -> Array:
+    """log(1 + exp(-x·y))."""
+    return softplus(-(x * y))
+
+
+def _slope_of_sparse_margin(x: Array, y: Array) -> Array:
+    return jnp.clip((x * (1 - 2 * y) + 1) / 2, 0, 1)
+
+
+@closed_form(
+    lambda x, y: (1 - 2 * y) * _slope_of_sparse_margin(x, y),
+    lambda x, y: -2 * _times(x, _slope_of_sparse_margin(x, y)),
+)
+def sparse_margin(x: Array, y: Array) -> Array:
+    """Of z = (1 - 2·y)·x: 0 up to -1, z from 1 on, and between (z + 1)² / 4."""
+    z = x * (y - 0.5)  # less a half of it; what follows shares no constant and makes no clamp
+    share = jnp.maximum(0.0625 - z / 8, -1)
+    share = jnp.minimum(share + jnp.abs(share), 0.25)
+    line = jnp.maximum(-0.125 - z / 4, -1)
+    return 16 * share**2 + 4 * (line + jnp.abs(line)) + (jnp.sign(z) - jnp.sign(z))
