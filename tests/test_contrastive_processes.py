@@ -1,4 +1,4 @@
-"""Rows in four real processes meet over gloo."""
+"""Rows, and classes, in four real processes meet over gloo."""
 
 import json
 from pathlib import Path
@@ -19,9 +19,16 @@ def test_four_processes_have_the_gradients_of_one(tmp_path, monkeypatch):
     assert [each.returncode for each, _, _ in ended] == [0] * 4, ended
     both = contrastive_worker.losses(jaxloss.clip_loss, jaxloss.siglip_loss)
     value, grads = both(*contrastive_worker.embeddings(), jnp.float32(2))
+    alone = contrastive_worker.cross_entropy(jaxloss.linear_softmax_cross_entropy)
+    entropy, of_entropy = alone(*contrastive_worker.heads())
     for _, out, _ in ended:
         said = json.loads(ours(out))
         assert said["count"] == jax.process_count() * 4
         for columns in said["said"]:
-            for got, want in zip(columns, (value, *grads), strict=True):
-                np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * np.abs(want).max())
+            close(columns, (value, *grads))
+        close(said["entropy"], (entropy, *of_entropy))
+
+
+def close(got, want):
+    for each, wanted in zip(got, want, strict=True):
+        np.testing.assert_allclose(each, wanted, rtol=0, atol=1e-6 * np.abs(wanted).max())

@@ -86,3 +86,18 @@ def test_an_option_of_zero_is_refused_and_not_taken_for_none(name, rng):
     options: dict[str, Any] = {name: 0}
     with pytest.raises(ValueError, match=f"{name} must be positive, got 0"):
         jaxloss.linear_softmax_cross_entropy(*operands(rng), **options)
+
+
+@pytest.mark.parametrize("schedule", ["plain", "tokens", "classes"])
+def test_a_negative_weight_is_named_as_it_was_given(schedule, rng):
+    """One for each example, whose labels are the units; of a deleted one it does not matter."""
+    hidden, head, labels = operands(rng)
+    weights, bits = jnp.array([1.0, -1.0]), jnp.zeros((2, 4, 5), bool)
+    binary = functools.partial(jaxloss.linear_binary_cross_entropy, hidden, head, bits)
+    token = functools.partial(jaxloss.linear_softmax_cross_entropy, hidden, head, labels)
+    for loss in (token, binary) if schedule != "classes" else (token,):
+        f = functools.partial(loss, weights=weights, schedule=schedule)
+        check = jaxloss.checked(jax.jit(lambda where, f=f: f(where=where)))
+        with pytest.raises(Exception, match=r"weights\[1\] is -1\.0: a weight of a mean is 0 or"):
+            check(jnp.array([True, True]))
+        assert np.isfinite(check(jnp.array([True, False])))

@@ -1,5 +1,6 @@
 """The kernels of linear heads, interpreted; `tests/aot` compiles them for their devices."""
 
+import functools
 import subprocess
 import sys
 
@@ -82,6 +83,23 @@ def test_on_tpu_it_is_the_dense_loss(dtype, tolerance, rng, capfd):
     for got, want, limit in zip(gradients, wanted_gradients, limits, strict=True):
         close(got, want, limit)
     assert "RACE" not in "".join(capfd.readouterr())
+
+
+def test_under_vmap_a_kernel_runs_for_each(rng):
+    from jax.experimental.pallas import tpu as pltpu
+
+    hidden, head, labels = operands(rng, 6, 3, 20)
+    batches = hidden.reshape(2, 3, 3), head, labels.reshape(2, 3)
+
+    def gradients(implementation, *arrays):
+        loss = functools.partial(jaxloss.linear_softmax_cross_entropy, logit_softcap=3.0)
+        f = jax.value_and_grad(functools.partial(loss, implementation=implementation), (0, 1))
+        return jax.jit(jax.vmap(f, (0, None, 0)))(*arrays)
+
+    with kernels.interpreted(pltpu.InterpretParams()):
+        got = gradients("pallas_tpu", *batches)
+    for each, want in zip(*map(jax.tree.leaves, (got, gradients(None, *batches))), strict=True):
+        close(each, want, 2e-6)
 
 
 def test_a_token_a_feature_and_a_class():

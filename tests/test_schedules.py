@@ -8,6 +8,8 @@ import itertools
 import math
 import re
 
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -111,6 +113,7 @@ def terms(arrays, options, labels, where):
     return (mean, total, mean, values), {"mean": mean, "weighted": total}
 
 
+@functools.cache
 def compiled(schedule):
     forced = functools.partial(jaxloss.linear_softmax_cross_entropy, schedule=schedule)
     return jax.jit(functools.partial(losses, forced))
@@ -160,6 +163,28 @@ def test_every_schedule_is_the_loss_of_the_scores(shape, dtype, rng):
                 check(got, want, sizes, shape, dtype, (schedule.schedule, setting, scale))
 
 
+# sizes that are prime, and 1, and of which no block is a divisor
+ODD = ((1, 3, 7), (1, 1, 1), (7, 2, 1), (13, 3, 31))
+PARTS = {"tokens": Plan("tokens", 4, 31), "classes": Plan("classes", 13, 5)}
+PARTS["tiles"] = Plan("tiles", 5, 6)
+
+
+@pytest.mark.parametrize("name", PARTS)
+@hypothesis.given(
+    st.sampled_from(ODD), st.sampled_from([*SETTINGS]), st.floats(0.05, 8), st.integers(0, 2**32)
+)
+@hypothesis.settings(max_examples=12)
+def test_of_any_sizes_too(name, shape, setting, scale, seed):
+    """In float32, with whatever seed."""
+    rng = np.random.default_rng(seed)
+    with jax.enable_x64(True):
+        arrays, options, labels, where = problem(rng, shape, scale, jnp.float32, setting)
+        exact = jax.tree.map(lambda a: a.astype(float), (arrays, options))
+        want, sizes = truth(*exact, labels, where)
+        got = compiled(PARTS[name])(arrays, options, labels, where)
+        check(got, want, sizes, shape, jnp.float32, (name, setting, scale))
+
+
 def test_there_are_500_combinations():
     per_problem = 3 * len(SETTINGS) * len(SCALES) * len(REDUCTIONS)
     assert len(COMBINATIONS) * per_problem >= 500
@@ -173,45 +198,50 @@ FORCED = (Plan("tokens", 4, CLASSES), Plan("classes", TOKENS, 16), Plan("tiles",
 BY_NAME = {each.schedule: each for each in FORCED}
 
 
-def everywhere(schedule):
-    """Under jit, vmap, scan and remat: of two batches, the values and all gradients."""
-    options = {name: jnp.float32(value) for name, value in USUAL.items()}
-    of_classes = {"bias": jnp.zeros(CLASSES), "class_weights": jnp.ones(CLASSES)}
+def everywhere(loss, floats, others, shared):
+    """Under jit, vmap, scan and remat: of two batches, the values and all gradients.
 
-    def loss(reduction, hidden, head, labels, options):
-        f = jaxloss.linear_softmax_cross_entropy
-        return jnp.sum(f(hidden, head, labels, schedule=schedule, reduction=reduction, **options))
+    `loss(reduction, floats, others, shared)` is a number; the batches are the first axis of all but
+    what is shared.
+    """
 
-    def f(hidden, head, labels, options):
+    def f(floats, others, shared):
         mean, each = (functools.partial(loss, reduction) for reduction in ("mean", None))
-        first = hidden[0], head, labels[0], options
-        grad = functools.partial(jax.value_and_grad, argnums=(0, 1, 3))
+        first = *jax.tree.map(lambda a: a[0], (floats, others)), shared
+        grad = functools.partial(jax.value_and_grad, argnums=(0, 2))
 
         def step(_, each):
-            return None, grad(mean)(each[0], head, each[1], options)
+            return None, grad(mean)(*each, shared)
 
         return (
             each(*first),
             [grad(g)(*first) for g in (mean, each, jax.checkpoint(mean))],
-            jax.vmap(grad(mean), (0, None, 0, None))(hidden, head, labels, options),
-            jax.lax.scan(step, None, (hidden, labels)),
+            jax.vmap(grad(mean), (0, 0, None))(floats, others, shared),
+            jax.lax.scan(step, None, (floats, others)),
         )
 
-    hidden = jnp.zeros((2, TOKENS, FEATURES))
-    labels = jnp.zeros((2, TOKENS), int)
-    arrays = hidden, jnp.zeros((FEATURES, CLASSES)), labels, {**options, **of_classes}
-    return jax.jit(f).lower(*arrays).compile().as_text() or ""
+    return jax.jit(f).lower(floats, others, shared).compile().as_text() or ""
 
 
-def largest(text):
-    shapes = re.findall(r"(?:f32|s32|pred|u32)\[([\d,]+)\]", text)
+def largest(text, kinds="f32|s32|pred|u32"):
+    shapes = re.findall(rf"(?:{kinds})\[([\d,]+)\]", text)
     return max(math.prod(map(int, shape.split(","))) for shape in shapes)
 
 
 @pytest.mark.parametrize("name", [*BY_NAME, "plain"])
 def test_no_buffer_is_a_quarter_of_the_scores(name):
     """Whatever the transformation; and the shapes of the products show the schedule."""
-    text = everywhere(BY_NAME.get(name, name))
+    how = BY_NAME.get(name, name)
+
+    def loss(reduction, hidden, labels, shared):
+        head, options = shared
+        f = jaxloss.linear_softmax_cross_entropy
+        return jnp.sum(f(hidden, head, labels, schedule=how, reduction=reduction, **options))
+
+    options = {name: jnp.float32(value) for name, value in USUAL.items()}
+    options |= {"bias": jnp.zeros(CLASSES), "class_weights": jnp.ones(CLASSES)}
+    rows = jnp.zeros((2, TOKENS, FEATURES)), jnp.zeros((2, TOKENS), int)
+    text = everywhere(loss, *rows, (jnp.zeros((FEATURES, CLASSES)), options))
     if name == "plain":
         assert largest(text) >= TOKENS * CLASSES
         return
@@ -219,6 +249,42 @@ def test_no_buffer_is_a_quarter_of_the_scores(name):
     parts = re.findall(r"= f32\[(\d+),(\d+)\]\S* dot\(", text)
     rows, classes = BY_NAME[name].rows, BY_NAME[name].classes
     assert (str(rows), str(classes)) in parts and "while(" in text
+
+
+@pytest.mark.parametrize("name", ["kl", "js"])
+def test_no_buffer_is_a_quarter_of_the_scores_of_two_heads(name):
+    f = {"kl": jaxloss.linear_kl_divergence, "js": jaxloss.linear_js_divergence}[name]
+
+    def loss(reduction, hidden, where, shared):
+        heads, options = shared
+        operands = (hidden[0], heads[0], hidden[1], heads[1])
+        keywords = {"where": where, "reduction": reduction, "schedule": BY_NAME["tokens"]}
+        return jnp.sum(f(*operands, **keywords, **options))
+
+    bias, one = jnp.zeros(CLASSES), jnp.float32(0.75)
+    options = {"student_bias": bias, "teacher_bias": bias, "temperature": one}
+    options |= {"beta": one} if name == "js" else {}
+    hidden = jnp.zeros((2, TOKENS, FEATURES)), jnp.zeros((2, TOKENS, 4))
+    heads = jnp.zeros((FEATURES, CLASSES)), jnp.zeros((4, CLASSES))
+    text = everywhere(loss, hidden, jnp.ones((2, TOKENS), bool), (heads, options))
+    assert largest(text) < 2 * TOKENS * CLASSES / 4
+
+
+def test_no_buffer_of_floats_is_a_quarter_of_the_scores_of_many_labels():
+    """The labels themselves, and which of them there are, are booleans of that size."""
+
+    def loss(reduction, floats, masks, shared):
+        (hidden, weights), (labels, where), (head, bias) = floats, masks, shared
+        options = {"schedule": BY_NAME["tokens"], "bias": bias, "weights": weights, "where": where}
+        reduction = reduction or "sum"  # every value would be there
+        return jaxloss.linear_binary_cross_entropy(
+            hidden, head, labels, reduction=reduction, **options
+        )
+
+    floats = jnp.zeros((2, TOKENS, FEATURES)), jnp.ones((2, TOKENS))
+    masks = (jnp.ones((2, TOKENS, CLASSES), bool),) * 2
+    text = everywhere(loss, floats, masks, (jnp.zeros((FEATURES, CLASSES)), jnp.zeros(CLASSES)))
+    assert largest(text, "f32") < 2 * TOKENS * CLASSES / 4
 
 
 def products(f, *arrays):

@@ -6,9 +6,11 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from test_schedules import everywhere, largest
 
 import jaxloss
 from jaxloss.fused import Plan
@@ -90,6 +92,17 @@ def test_it_is_the_loss_of_one_device(name, shape, kind):
         f = functools.partial(call, loss, labels, where, **axes, **options)
         got = jax.jit(jax.value_and_grad(f, argnums=range(6)))(*placed)
     close(got, single(name))
+
+
+def test_on_an_explicit_mesh_optax_raises_where_it_works():
+    """A gather of labels out of classes that are spread has no sharding that JAX could tell."""
+    mesh = mesh_of((2, 4), AxisType.Explicit)
+    x = jnp.zeros((TOKENS, CLASSES), device=NamedSharding(mesh, P("data", "model")))
+    labels = jax.device_put(np.zeros(TOKENS, int), NamedSharding(mesh, P("data")))
+    with jax.set_mesh(mesh):
+        with pytest.raises(Exception, match="out sharding could not be resolved"):
+            jax.eval_shape(optax.losses.softmax_cross_entropy_with_integer_labels, x, labels)
+        assert jax.eval_shape(DENSE, x, labels).shape == ()
 
 
 @pytest.mark.parametrize("check_vma", [True, False])
@@ -186,6 +199,27 @@ def test_only_vectors_and_sums_of_gradients_travel():
     assert {shape for _, shape in found} <= vectors, found
     sizes = [np.prod([*map(int, s.split(","))]) for s in re.findall(r"f32\[([\d,]+)\]", text)]
     assert max(sizes) <= max(d * v // 4, n // 2 * 64)
+
+
+def test_no_device_has_a_quarter_of_its_scores():
+    """Of any option's value or gradient, under jit, vmap, scan and remat."""
+    n, d, v = 64, 4, 4096
+    mesh = mesh_of((2, 4))
+    axes = {"mesh": mesh, "data_axis": "data", "class_axis": "model"}
+
+    def loss(reduction, floats, others, shared):
+        (h, weights), (labels, where), (w, bias, c, t) = floats, others, shared
+        how = {"schedule": Plan("tiles", 8, 64), "reduction": reduction, **axes}
+        return jnp.sum(of_head(HEAD, labels, where, h, w, bias, c, weights, t, **how))
+
+    def array(spec, *shape, dtype=jnp.float32):
+        return jnp.zeros(shape, dtype, device=NamedSharding(mesh, P(*spec)))
+
+    rows, model = (None, "data"), ("model",)
+    floats = array(rows, 2, n, d), array(rows, 2, n)
+    others = array(rows, 2, n, dtype=int), array(rows, 2, n, dtype=bool)
+    shared = array((None, "model"), d, v), array(model, v), array(model, v), array((), dtype=float)
+    assert largest(everywhere(loss, floats, others, shared)) < 2 * (n // 2) * (v // 4) / 4
 
 
 def test_what_is_wrong_is_said():

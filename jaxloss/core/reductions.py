@@ -25,7 +25,7 @@ from jax.typing import ArrayLike
 from typing_extensions import TypeVar
 
 from jaxloss.core.checks import observing, require
-from jaxloss.core.inputs import RANGES, spread
+from jaxloss.core.inputs import spread
 from jaxloss.core.statistics import Concat, Deferred, Mean, Statistic, kept, stats
 
 R = TypeVar("R", default=Array)
@@ -81,11 +81,16 @@ def reduce_total(
     kept_units: Array,
     counts: Array,
     *,
+    units: tuple[int, ...],
+    where: ArrayLike | None,
+    weights: ArrayLike | None,
     reduction: Reduction[R],
 ) -> R:
     """`reduce`, where it `adds_up` and the sum is known: Σ w·ℓ, the units kept, and Σ w."""
     if reduction == "sum":
         return cast(R, total)
+    if reduction in ("mean", stats):
+        _require_multiplicities(units, where, weights)
     mean = Mean(total, kept_units if reduction in (unit_mean, unit_stats) else counts)
     return cast(R, mean if reduction in (stats, unit_stats) else mean.value())
 
@@ -93,11 +98,23 @@ def reduce_total(
 def _mean(
     values: Array, counts: Array | None, where: ArrayLike | None, weights: ArrayLike | None
 ) -> Mean:
-    if weights is not None and observing.value is not None:
-        _, times = kept(values, where, weights)
-        require(RANGES["0 or more"], "weights", times, "a weight of a mean is 0 or more")
     mean = Mean.of(values, where, weights)
+    _require_multiplicities(values.shape, where, weights)
     return mean if counts is None else Mean(mean.total, Mean.of(counts, where, weights).total)
+
+
+def _require_multiplicities(
+    units: tuple[int, ...], where: ArrayLike | None, weights: ArrayLike | None
+) -> None:
+    """Under `checked`, an error that names the first weight which is negative and counts."""
+    if weights is None or observing.value is None:
+        return
+    given = jnp.asarray(weights)
+    counts = spread("where", True if where is None else where, units)
+    counts = jnp.any(counts, axis=tuple(range(given.ndim, len(units))))
+    require(
+        lambda weight: (weight >= 0) | ~counts, "weights", given, "a weight of a mean is 0 or more"
+    )
 
 
 def defer(

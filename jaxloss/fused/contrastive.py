@@ -6,6 +6,7 @@ Their public names are in `jaxloss.losses.contrastive`, with `schedule` and `mem
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -16,6 +17,7 @@ from jax import Array
 from jaxloss.core import numerics, over_classes
 from jaxloss.core.statistics import total
 from jaxloss.fused.pairs import Ways, log_sums_of_others
+from jaxloss.fused.placement import over_rows
 from jaxloss.fused.row_blocks import Pairs, by_rows, operands, product, varying
 from jaxloss.fused.sigmoids import sums_of_softplus, total_of_softplus
 
@@ -60,6 +62,32 @@ def info_nce(
         return over_classes.cross_entropy_at(jnp.where(where[None], s, -jnp.inf), index)
 
     return by_rows(values, (anchors,), block), where
+
+
+def by_units(
+    pairs: Pairs,
+    entries: int,
+    loss: Callable[..., Array],
+    rows: tuple[Array, ...],
+    shared: tuple[Array, ...],
+) -> Array:
+    """`loss(*rows, *shared)`, whose units see no other: as many at a time as `pairs` says.
+
+    `rows[0]` is `[*units, features]`, and `entries` is how many numbers a unit takes.
+    """
+    units, dtype = rows[0].shape[:-1], rows[0].dtype
+    number = math.prod(units)
+    whole = jax.ShapeDtypeStruct((number, rows[-1].size // max(1, number)), dtype)
+    block = pairs.block(whole, jax.ShapeDtypeStruct((entries,), dtype))
+    if block is None:
+        return loss(*rows, *shared)
+    flat = tuple(a.reshape(-1, *a.shape[len(units) :]) for a in rows)
+
+    def blocks(rows: tuple[Array, ...], shared: tuple[Array, ...]) -> Array:
+        own = min(block, rows[0].shape[0])
+        return by_rows(lambda _, *rows: loss(*rows, *shared), rows, own)
+
+    return over_rows(blocks, flat, shared).reshape(units)
 
 
 def supcon(

@@ -180,8 +180,9 @@ def by_tokens(
         values = run(tokens.values, how, loss, *operands).reshape(counts.shape)
         return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
     total = jnp.sum(run(total_of, how, loss, *operands, times.reshape(-1)))
-    number = Mean.of(counts, where, weights).total
-    return reduce_total(total, Mean.of(ones, where).weight, number, reduction=reduction)
+    number, units = Mean.of(counts, where, weights).total, Mean.of(ones, where).weight
+    given = {"units": counts.shape, "where": where, "weights": weights}
+    return reduce_total(total, units, number, **given, reduction=reduction)
 
 
 def total_of(*operands: Any) -> Array:

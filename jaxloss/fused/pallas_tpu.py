@@ -174,14 +174,17 @@ def _run(
     *,
     classes_first: bool = False,
 ) -> list[Array]:
-    """The kernel over all tiles; the operands are options, hidden, head, bias, then one a token."""
+    """The kernel over all tiles; the operands are options, hidden, head, bias, then one a token.
+
+    Under `jax.vmap` it runs once for each: Pallas cannot batch what it reads as scalars.
+    """
     grid = pl.cdiv(cut.tokens, cut.rows), pl.cdiv(cut.classes, cut.columns)
     features, bias = (Part("classes", size) for size in (cut.features, 1))
     inputs = [Part("tokens", cut.features), features, bias]
     inputs += [Part("tokens", 1)] * (len(operands) - 4)
     blocks = [each.block(cut, classes_first) for each in inputs]
     scalars = pl.BlockSpec((1, 3), lambda *_: (ZERO, ZERO), memory_space=pltpu.SMEM)
-    return pl.pallas_call(
+    call = pl.pallas_call(
         functools.partial(kernel, cut),
         grid=grid[::-1] if classes_first else grid,
         in_specs=[scalars, *blocks],
@@ -192,7 +195,8 @@ def _run(
             dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=kernels.VMEM
         ),
         interpret=kernels.interpreted.value,
-    )(*operands)
+    )
+    return jax.custom_batching.sequential_vmap(call)(*operands)
 
 
 def _columns(operands: Operands, *of_tokens: Array) -> list[Array]:

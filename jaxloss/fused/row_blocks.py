@@ -43,10 +43,10 @@ class Pairs:
         if self.memory_budget is not None and not self.memory_budget > 0:
             raise ValueError(f"memory_budget must be positive, got {self.memory_budget}.")
 
-    def block(self, x: Array, z: Array | jax.ShapeDtypeStruct) -> int | None:
+    def block(self, x: Array | jax.ShapeDtypeStruct, z: Array | jax.ShapeDtypeStruct) -> int | None:
         """How many rows of `x` meet all of `z` at once; None where all do."""
         one, rows = z.shape[0] * z.dtype.itemsize, x.shape[0]
-        budget = self.memory_budget or max(SMALL, x.nbytes)
+        budget = self.memory_budget or max(SMALL, x.size * x.dtype.itemsize)
         small = self.schedule is None and one * rows <= budget
         if self.schedule == "dense" or small or not one * rows:
             return None

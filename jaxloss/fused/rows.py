@@ -132,7 +132,8 @@ def multi_labelled(
         examples = inputs.units_kept(where, shape, units=len(shape) - 1)
     h, w = one(examples, hidden=hidden, head=head)
     y = inputs.blank(labels, where)
-    inputs.require_probabilities(labels=y)
+    if y.dtype != bool:
+        inputs.require_probabilities(labels=y)
     return h, w, y
 
 
@@ -170,14 +171,19 @@ def binary(
     every = jnp.ones_like(pairs[0][0][:, 0], dtype)
     operands = pairs, masks, numbers, options, every > 0, every
     total = jnp.sum(run(total_of, how, _bits_of_chunk, *operands))
-    return reduce_total(total, kept_units, number, reduction=reduction)
+    given = {"units": labels.shape, "where": where, "weights": weights}
+    return reduce_total(total, kept_units, number, **given, reduction=reduction)
 
 
 def _number(labels: Array, dtype: Any, where: ArrayLike | None, weights: ArrayLike | None) -> Array:
-    """Σ weights over the labels kept; those of an example times how many labels it has."""
-    full = any(a is not None and jnp.ndim(a) == labels.ndim for a in (where, weights))
-    ones = jnp.ones(labels.shape if full else labels.shape[:-1], dtype)
-    return Mean.of(ones, where, weights).weight * (1 if full else labels.shape[-1])
+    """Σ weights over the labels kept; that of an example counts for each of its labels."""
+    if jnp.ndim(0 if weights is None else weights) == labels.ndim:
+        return Mean.of(jnp.ones(labels.shape, dtype), where, weights).weight
+    each = jnp.full(labels.shape[:-1], labels.shape[-1], dtype)
+    if jnp.ndim(True if where is None else where) == labels.ndim:
+        each = jnp.sum(jnp.asarray(where), axis=-1, dtype=jnp.int32).astype(dtype)
+        where = each > 0
+    return Mean.of(each, where, weights).total
 
 
 def _bits_of_chunk(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -49,7 +51,8 @@ def info_nce_loss(
             anchor; or `[negatives, features]`, the same for all, such as a queue. With negatives
             the units may have several axes.
         temperature: Divides the similarities; positive, may be traced.
-        schedule, memory_budget: See `jaxloss.fused.row_blocks.Pairs`; of use without negatives.
+        schedule, memory_budget: See `jaxloss.fused.row_blocks.Pairs`; with negatives, the pairs
+            are those of an anchor and a negative.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:
@@ -73,8 +76,7 @@ def info_nce_loss(
     """
     pairs = Pairs(schedule, memory_budget, half(anchors, positives))
     if negatives is not None:
-        behind = _behind(where, anchors, positives, negatives, temperature)
-        values = numerics.softplus(over_classes.logsumexp(behind))
+        values = _against(pairs, where, anchors, positives, negatives, temperature)
         return reduce(values, where=where, weights=weights, reduction=reduction)
     anchors, positives = inputs.rows(where, anchors=anchors, positives=positives)
     temperature = inputs.option("temperature", temperature, anchors, must_be="positive")
@@ -105,14 +107,15 @@ def _own_among_all(s: Array, where: Array) -> Array:
     return over_classes.cross_entropy_at(s, jnp.arange(s.shape[-1]))
 
 
-def _behind(
+def _against(
+    pairs: Pairs,
     where: ArrayLike | None,
     anchors: ArrayLike,
     positives: ArrayLike,
     negatives: ArrayLike,
     temperature: ArrayLike,
 ) -> Array:
-    """The logits of the negatives, less that of the positive."""
+    """What each anchor costs among its positive and given negatives."""
     anchors, positives = inputs.paired(where, features=1, anchors=anchors, positives=positives)
     temperature = inputs.option("temperature", temperature, anchors, must_be="positive")
     _, negatives = inputs.floats(anchors=anchors, negatives=negatives)
@@ -124,20 +127,25 @@ def _behind(
         )
     negatives = negatives if shared else inputs.blank(negatives, where, features=2)
     checks.require(inputs.RANGES["a number"], "negatives", negatives, "it must be a number")
-    s = _against_all if shared else _against_own
-    return s(anchors, positives, negatives) / temperature
-
-
-def _against_own(anchors: Array, positives: Array, negatives: Array) -> Array:
-    apart = negatives - positives[..., None, :]
-    return jnp.sum(anchors[..., None, :] * apart, axis=-1)
-
-
-def _against_all(anchors: Array, positives: Array, negatives: Array) -> Array:
+    if not shared:
+        rows, entries = (anchors, positives, negatives), math.prod(negatives.shape[-2:])
+        return fused.by_units(pairs, entries, _against_own, rows, (temperature,))
     middle = fused.mean(negatives, jnp.ones(negatives.shape[:1], bool))
-    apart = positives - jnp.broadcast_to(middle, positives.shape)
-    own = jnp.sum(anchors * apart, axis=-1, keepdims=True)
-    return jnp.matmul(anchors, (negatives - middle[None]).T, precision="highest") - own
+    rows = anchors, positives - jnp.broadcast_to(middle, positives.shape)
+    everyone = negatives - middle[None], temperature
+    return fused.by_units(pairs, negatives.shape[0], _against_all, rows, everyone)
+
+
+def _against_own(anchors: Array, positives: Array, negatives: Array, temperature: Array) -> Array:
+    apart = negatives - positives[..., None, :]
+    s = jnp.sum(anchors[..., None, :] * apart, axis=-1) / temperature
+    return numerics.softplus(over_classes.logsumexp(s))
+
+
+def _against_all(anchors: Array, positives: Array, negatives: Array, temperature: Array) -> Array:
+    own = jnp.sum(anchors * positives, axis=-1, keepdims=True)
+    s = (jnp.matmul(anchors, negatives.T, precision="highest") - own) / temperature
+    return numerics.softplus(over_classes.logsumexp(s))
 
 
 def ntxent(

@@ -8,17 +8,17 @@ from typing import Literal, TypeAlias, cast
 
 import jax
 from jax import Array
-from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
 from jaxloss.core import inputs
-from jaxloss.core.reductions import R, Reduction, reduce
-from jaxloss.core.statistics import Mean, merge, stats
+from jaxloss.core.reductions import R, Reduction
 from jaxloss.fused import contrastive as fused
 from jaxloss.fused.pairs import Ways
 from jaxloss.fused.row_blocks import Pairs, half, varying
-from jaxloss.sharded.rings import Axes, How, log_sums_of_others, sums_of_softplus
+from jaxloss.sharded.meshes import Axes, Place
+from jaxloss.sharded.rings import How, log_sums_of_others, sums_of_softplus
 
 Columns: TypeAlias = Literal["ring", "gathered"]
 
@@ -85,8 +85,8 @@ def sharded_clip_loss(
     rows = inputs.rows(where, **sides)
     scale = inputs.option("logit_scale", logit_scale, rows[0], must_be="positive")
     pairs = Pairs("blocks", memory_budget, half(*sides.values()))
-    place = _place(image_embeddings, mesh, axis_name)
-    kernel = functools.partial(_clip, place[1], _is_ring(columns), pairs)
+    place = Place.of_rows(image_embeddings, mesh, axis_name)
+    kernel = functools.partial(_clip, place.classes, _is_ring(columns), pairs)
     return _reduced(kernel, place, rows, (scale,), where, weights, reduction)
 
 
@@ -149,8 +149,8 @@ def sharded_siglip_loss(
     scale = inputs.option("logit_scale", logit_scale, rows[0], must_be="positive")
     bias = inputs.option("logit_bias", logit_bias, rows[0], must_be="a number")
     pairs = Pairs("blocks", memory_budget, half(*sides.values()))
-    place = _place(image_embeddings, mesh, axis_name)
-    kernel = functools.partial(_siglip, place[1], _is_ring(columns), pairs)
+    place = Place.of_rows(image_embeddings, mesh, axis_name)
+    kernel = functools.partial(_siglip, place.classes, _is_ring(columns), pairs)
     return _reduced(kernel, place, rows, (scale, bias), where, weights, reduction)
 
 
@@ -179,68 +179,20 @@ def _siglip(axes: Axes, ring: bool, pairs: Pairs, images: Array, *arguments: Arr
     return cast(Array, sums_of_softplus(_how(axes, ring, pairs, images), images, *arguments))
 
 
-def _place(
-    rows: ArrayLike, mesh: Mesh | None, axis_name: str | Sequence[str] | None
-) -> tuple[Mesh | None, Axes]:
-    """The mesh, if it is not that of the context, and the axes that the rows are spread over."""
-    split = jax.typeof(rows).sharding.spec[:1] if axis_name is None else (axis_name,)
-    axes = tuple(jax.tree.leaves(tuple(split)))
-    if not axes:
-        raise ValueError(
-            "axis_name must say over which axes of the mesh the rows are spread: the type of "
-            "image_embeddings does not."
-        )
-    return mesh, axes
-
-
-def _put(mesh: Mesh | AbstractMesh, array: Array, spec: PartitionSpec) -> Array:
-    """Where it is to be, where the mesh has explicit axes."""
-    explicit = AxisType.Explicit in mesh.axis_types
-    return jax.sharding.reshard(array, spec) if explicit else array
-
-
 def _reduced(
     kernel: Callable[..., Array],
-    place: tuple[Mesh | None, Axes],
+    place: Place,
     rows: list[Array],
     options: tuple[Array, ...],
     where: ArrayLike | None,
     weights: ArrayLike | None,
     reduction: Reduction[R],
 ) -> R:
-    mesh, axes = place
     kept = inputs.spread("where", True if where is None else where, rows[0].shape[:1])
-    context = jax.sharding.get_abstract_mesh()
-    if set(axes) <= set(context.manual_axes):
-        values = kernel(*varying((*rows, *options, kept), *rows))
-        if reduction not in ("mean", "sum"):
-            return reduce(values, where=where, weights=weights, reduction=reduction)
-        mean = cast(Mean, reduce(values, where=where, weights=weights, reduction=stats))
-        mean = merge(mean, axis_name=axes)
-        return cast(R, mean.value() if reduction == "mean" else mean.total)
-    return reduce(
-        _mapped(kernel, mesh or context, axes, rows, options, kept),
-        where=where,
-        weights=weights,
-        reduction=reduction,
-    )
 
+    def body(*arrays: Array) -> Array:
+        return kernel(*varying(arrays, *arrays[: len(rows)]))
 
-def _mapped(
-    kernel: Callable[..., Array],
-    mesh: Mesh | AbstractMesh,
-    axes: Axes,
-    rows: list[Array],
-    options: tuple[Array, ...],
-    kept: Array,
-) -> Array:
-    spread = PartitionSpec(axes)
-    specs = [spread] * len(rows), (PartitionSpec(),) * len(options), spread
-    body = jax.shard_map(
-        lambda rows, options, kept: kernel(*varying((*rows, *options, kept), *rows)),
-        mesh=mesh,
-        in_specs=specs,
-        out_specs=spread,
-        axis_names=set(axes),
-    )
-    return body(*jax.tree.map(functools.partial(_put, mesh), (rows, options, kept), specs))
+    specs = *[place.units] * len(rows), *[PartitionSpec()] * len(options), place.units
+    values = place.run(body, (*rows, *options, kept), specs)
+    return place.reduce(values, where=where, weights=weights, reduction=reduction)

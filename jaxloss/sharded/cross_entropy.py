@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, Num
 
 from jaxloss.core import inputs
-from jaxloss.core.reductions import R, Reduction, reduce
-from jaxloss.core.statistics import Mean, merge, stats
+from jaxloss.core.reductions import R, Reduction
 from jaxloss.fused import blocks, heads
 from jaxloss.fused.blocks import Options, Statistics
 from jaxloss.fused.schedules import Name, Plan, plan
@@ -274,9 +273,4 @@ def _reduced(
         for k, v in arrays[-1].items()
     }
     values, counts = place.run(body, arrays, (*specs, of_options))
-    given = {"counts": counts, "where": where, "weights": weights}
-    if not (place.inside and place.data and reduction in ("mean", "sum")):
-        return reduce(values, **given, reduction=reduction)
-    mean = cast(Mean, reduce(values, **given, reduction=stats))
-    mean = merge(mean, axis_name=place.data)
-    return cast(R, mean.value() if reduction == "mean" else mean.total)
+    return place.reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)

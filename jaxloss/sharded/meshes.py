@@ -1,4 +1,4 @@
-"""Which axes of a mesh an array is split over, and a function that runs on every device of it."""
+"""Which axes of a mesh an array is split over, and what runs on every device of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,18 @@ from jax import Array
 from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
 from jax.typing import ArrayLike
 
+from jaxloss.core.reductions import R, Reduction, reduce
+from jaxloss.core.statistics import Mean, merge, stats
+
 Axes: TypeAlias = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where units and classes are: the mesh, and the axes of it that they are spread over."""
+    """Where units and classes are: the mesh, and the axes of it that they are spread over.
+
+    Of rows that meet each other, the classes of a unit are the other rows.
+    """
 
     mesh: Mesh | AbstractMesh
     units: PartitionSpec
@@ -45,23 +51,43 @@ class Place:
                 "class_axis must name the axes of the mesh over which the classes are spread: the "
                 "types of the arrays do not say it."
             )
+        place = cls.on(mesh, PartitionSpec(*units), classes)
+        place.require_division(jnp.shape(rows)[:-1], jnp.shape(matrix)[-1:])
+        return place
+
+    @classmethod
+    def of_rows(
+        cls, rows: ArrayLike, mesh: Mesh | None, axis_name: str | Sequence[str] | None
+    ) -> Place:
+        """Of rows that meet those of all devices."""
+        axes = names(jax.typeof(rows).sharding.spec[:1] if axis_name is None else axis_name)
+        if not axes:
+            raise ValueError(
+                "axis_name must say over which axes of the mesh the rows are spread: the type of "
+                "image_embeddings does not."
+            )
+        place = cls.on(mesh, PartitionSpec(axes), axes)
+        place.require_division(jnp.shape(rows)[:1], ())
+        return place
+
+    @classmethod
+    def on(cls, mesh: Mesh | None, units: PartitionSpec, classes: Axes) -> Place:
+        """On a mesh that has these axes: the one that is given, or that of the context."""
         where = mesh or jax.sharding.get_abstract_mesh()
-        missing = [name for name in names((*units, classes)) if name not in where.axis_names]
+        missing = sorted({*names((*units, classes))} - {*where.axis_names})
         if missing:
             raise ValueError(
                 f"the mesh must have the axes {missing}, got {where.axis_names}: give mesh=, or "
                 "run inside jax.set_mesh(mesh)."
             )
-        place = cls(where, PartitionSpec(*units), classes)
-        place.require_division(jnp.shape(rows)[:-1], jnp.shape(matrix)[-1])
-        return place
+        return cls(where, units, classes)
 
-    def require_division(self, units: tuple[int, ...], classes: int) -> None:
+    def require_division(self, units: tuple[int, ...], classes: tuple[int, ...]) -> None:
         """As `jax.shard_map` needs it."""
         if self.inside:
             return
         for what, size, axes in (
-            ("classes", classes, self.classes),
+            *(("classes", size, self.classes) for size in classes),
             *zip(itertools.repeat("units"), units, map(names, self.units)),
         ):
             devices = math.prod(self.mesh.shape[axis] for axis in axes)
@@ -78,7 +104,7 @@ class Place:
     @property
     def inside(self) -> bool:
         """Whether this is inside of a `jax.shard_map` over the classes already."""
-        return set(self.classes) <= set(getattr(self.mesh, "manual_axes", ()))
+        return set(self.classes) <= set(jax.sharding.get_abstract_mesh().manual_axes)
 
     @property
     def parts(self) -> int:
@@ -99,6 +125,23 @@ class Place:
             body, mesh=self.mesh, in_specs=specs, out_specs=self.units, axis_names=axes
         )
         return mapped(*jax.tree.map(put, arrays, specs))
+
+    def reduce(
+        self,
+        values: Array,
+        *,
+        counts: Array | None = None,
+        where: ArrayLike | None,
+        weights: ArrayLike | None,
+        reduction: Reduction[R],
+    ) -> R:
+        """What `run` returned, reduced; inside of a `jax.shard_map` "mean" and "sum" are of all."""
+        given = {"counts": counts, "where": where, "weights": weights}
+        if not (self.inside and self.data and reduction in ("mean", "sum")):
+            return reduce(values, **given, reduction=reduction)
+        mean = cast(Mean, reduce(values, **given, reduction=stats))
+        mean = merge(mean, axis_name=self.data)
+        return cast(R, mean.value() if reduction == "mean" else mean.total)
 
 
 def names(axes: Any) -> Axes:

@@ -18,8 +18,8 @@ from jax import Array
 from jaxloss.fused import pairs, sigmoids
 from jaxloss.fused.pairs import Side, Total, of_no_pair, of_some_pair
 from jaxloss.fused.row_blocks import operands, varying
+from jaxloss.sharded.meshes import Axes
 
-Axes: TypeAlias = tuple[str, ...]
 #: The axes, whether round a ring, the rows of a block, whether operands are halves.
 How: TypeAlias = tuple[Axes, bool, int, bool]
 #: What stays on a device, what comes by, and how far the columns are from its rows.

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxloss.core import class_options, over_classes
+from jaxloss.fused import heads
 from jaxloss.fused.blocks import Options, Statistics
 from jaxloss.sharded.meshes import Axes
 
@@ -53,7 +54,7 @@ def weights_of(labels: Array, options: Options, axes: Axes) -> Array | None:
     weights = options.get("class_weights")
     if weights is None or not weights.ndim:
         return None if weights is None else jnp.broadcast_to(weights, labels.shape)
-    here = over_classes.shared_at(weights.reshape((1,) * labels.ndim + (-1,)), labels)
+    here = heads.counts_of(jnp.maximum(labels, 0), options, weights.dtype)
     return summed(jnp.where(labels < 0, 0, here), axes)
 
 
