@@ -20,7 +20,7 @@ from jaxloss.cli.options import Option
 from jaxloss.cli.table import Scale, Split, Table, scale_of_inputs
 from jaxloss.cli.tasks import Objective, Values
 from jaxloss.core.statistics import Statistic, value
-from jaxloss.train.evaluate import pad_batch
+from jaxloss.loop.evaluate import pad_batch
 
 
 class Batch(TypedDict):

@@ -19,13 +19,13 @@ from jaxloss.cli.mistakes import ENDED, Mistake
 from jaxloss.cli.recipes import Recipe
 from jaxloss.cli.table import Split
 from jaxloss.core.statistics import Statistic
-from jaxloss.train.batches import on_device
-from jaxloss.train.checkpoint import Checkpoints
-from jaxloss.train.fit import Evaluate, fit
-from jaxloss.train.history import History
-from jaxloss.train.nonfinite import NonFiniteError
+from jaxloss.loop.batches import on_device
+from jaxloss.loop.checkpoint import Checkpoints
+from jaxloss.loop.fit import Evaluate, fit
+from jaxloss.loop.history import History
+from jaxloss.loop.nonfinite import NonFiniteError
+from jaxloss.loop.stopping import EarlyStop
 from jaxloss.train.step import TrainState
-from jaxloss.train.stopping import EarlyStop
 
 Scores = dict[str, dict[str, float]]  # split -> metric -> value
 

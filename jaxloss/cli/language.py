@@ -26,9 +26,9 @@ from jaxloss.cli.table import Split
 from jaxloss.cli.tasks import Values
 from jaxloss.cli.text import Text
 from jaxloss.core.statistics import Mean, Statistic, value
+from jaxloss.loop.evaluate import pad_batch
+from jaxloss.loop.history import History
 from jaxloss.parts.targets import next_token_targets
-from jaxloss.train.evaluate import pad_batch
-from jaxloss.train.history import History
 
 #: The usual width of an attention head.
 HEAD = 32

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from jaxloss.core.statistics import Mean
 from jaxloss.train.gradient import ValueAndGrad, norm, value_and_grad
-from jaxloss.train.nonfinite import first_bad_leaf, of_a_call, unless
+from jaxloss.train.nonfinite import Metrics, first_bad_leaf, of_a_call, unless
 from jaxloss.train.objective import Aux, Loss, LossFn, PyTree, as_mean, objective, wide
 from jaxloss.train.optimizer import Optimizer, initial_state, updated
 from jaxloss.train.partition import Trainable, apart, together
@@ -24,8 +24,6 @@ from jaxloss.train.precision import LossScale, Precision, cast, with_gradient_ti
 from jaxloss.train.program import MemoryReport, changes, described, memory_report
 from jaxloss.train.sharding import on_one_mesh, shardings
 
-# a Mean by name, and with `nonfinite` the int32 "first_bad_leaf"
-Metrics: TypeAlias = dict[str, PyTree]
 Objective: TypeAlias = Callable[[PyTree], tuple[tuple[Array, Aux], PyTree]]
 
 
