@@ -20,7 +20,7 @@ from jaxloss.train.nonfinite import Metrics, first_bad_leaf, of_a_call, unless
 from jaxloss.train.objective import Aux, Loss, LossFn, PyTree, as_mean, objective, wide
 from jaxloss.train.optimizer import Optimizer, initial_state, updated
 from jaxloss.train.partition import Trainable, apart, together
-from jaxloss.train.precision import LossScale, Precision, cast, with_gradient_times
+from jaxloss.train.precision import LossScale, Precision, cast, computing, with_gradient_times
 from jaxloss.train.program import MemoryReport, changes, described, memory_report
 from jaxloss.train.sharding import on_one_mesh, shardings
 
@@ -220,9 +220,7 @@ class TrainStep:
         ) -> tuple[Loss, Aux]:
             if scale is not None:
                 trained = with_gradient_times(trained, 1 / scale)
-            if self.precision is not None:
-                trained = cast(trained, self.precision.compute)
-            params = together(trained, frozen)
+            params = together(computing(trained, self.precision), frozen)
             loss, aux = complete(params, batch, rng=rng, model_state=model_state, step=step)
             return loss if scale is None else with_gradient_times(loss, scale), aux
 
