@@ -84,13 +84,14 @@ def train(
     everywhere, over_devices = processes.shardings()
     state = step.init(experiment.init(jax.random.key(recipe.seed)), sharding=everywhere)
     rows = len(experiment.split["train"])
+    batches = functools.partial(_batches, experiment, recipe)
     if meter is not None:
-        meter.weigh(step, state, on_device(next(_batches(experiment, recipe)), over_devices))
+        meter.weigh(step, state, on_device(next(batches()), over_devices))
     try:
         state, history = fit(
             step,
             state,
-            _batches(experiment, recipe),
+            batches(),
             steps=recipe.epochs * recipe.steps(rows),
             every=recipe.steps_of_a_row(rows),
             evaluate=_evaluation(experiment, recipe, meter),

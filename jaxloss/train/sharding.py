@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import jax
-from jax import Array
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from jaxloss.train.objective import PyTree
 
 Tree = TypeVar("Tree")
-# the structure of a tree, and where its leaves are
-Shardings: TypeAlias = tuple[Any, tuple[NamedSharding, ...]]
 
 
 def on_one_mesh(tree: Tree) -> Tree:
@@ -26,13 +23,10 @@ def on_one_mesh(tree: Tree) -> Tree:
     )
 
 
-def shardings(tree: PyTree, first: Array) -> Shardings:
-    """The structure of a tree and where its leaves are; nothing unless `first` is on a mesh."""
-    everywhere = _named(first)
-    if everywhere is None:
-        return None, ()
+def shardings(tree: PyTree, default: Sharding) -> tuple[Any, tuple[Sharding, ...]]:
+    """The structure of a tree, and where its leaves are; by default, what is on no mesh."""
     leaves, structure = jax.tree.flatten(tree)
-    return structure, tuple(_named(leaf) or everywhere for leaf in leaves)
+    return structure, tuple(_named(leaf) or default for leaf in leaves)
 
 
 def _named(leaf: object) -> NamedSharding | None:
