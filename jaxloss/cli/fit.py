@@ -84,14 +84,13 @@ def train(
     everywhere, over_devices = processes.shardings()
     state = step.init(experiment.init(jax.random.key(recipe.seed)), sharding=everywhere)
     rows = len(experiment.split["train"])
-    batches = functools.partial(_batches, experiment, recipe)
     if meter is not None:
-        meter.weigh(step, state, on_device(next(batches()), over_devices))
+        meter.weigh(step, state, on_device(next(_batches(experiment, recipe)), over_devices))
     try:
         state, history = fit(
             step,
             state,
-            batches(),
+            _batches(experiment, recipe),
             steps=recipe.epochs * recipe.steps(rows),
             every=recipe.steps_of_a_row(rows),
             evaluate=_evaluation(experiment, recipe, meter),
@@ -103,10 +102,14 @@ def train(
     except NonFiniteError as error:
         what = str(error).partition(". ")[0]
         raise Mistake(f"{what}: lower --learning-rate, or say --nonfinite skip.") from None
+    return _fitted(history.best_state or state, history, recipe)
+
+
+def _fitted(best: TrainState, history: History, recipe: Recipe) -> Fitted:
     if history.best is None and history.stopped not in ENDED:
         raise Mistake("The validation loss was never a finite number: lower --learning-rate.")
-    best = options.trained(recipe.optimizer, history.best_state or state)
-    return Fitted(best, history, options.precision(recipe))
+    params = options.trained(recipe.optimizer, best)
+    return Fitted(params, history, options.precision(recipe))
 
 
 def _batches(experiment: Learning, recipe: Recipe) -> Iterator[PyTree]:
