@@ -16,6 +16,18 @@ from jaxloss.fused.linear import linear_js_divergence as linear_js_divergence
 from jaxloss.fused.linear import linear_kl_divergence as linear_kl_divergence
 from jaxloss.fused.linear import linear_softmax_cross_entropy as linear_softmax_cross_entropy
 from jaxloss.fused.linear import linear_token_log_probs as linear_token_log_probs
+from jaxloss.loop.checkpoint import Checkpoints as Checkpoints
+from jaxloss.loop.diagnose import Diagnosis as Diagnosis
+from jaxloss.loop.diagnose import Finding as Finding
+from jaxloss.loop.diagnose import diagnose as diagnose
+from jaxloss.loop.evaluate import make_eval_step as make_eval_step
+from jaxloss.loop.evaluate import pad_batch as pad_batch
+from jaxloss.loop.fit import fit as fit
+from jaxloss.loop.history import History as History
+from jaxloss.loop.minimize import minimize as minimize
+from jaxloss.loop.nonfinite import NonFiniteError as NonFiniteError
+from jaxloss.loop.stopping import EarlyStop as EarlyStop
+from jaxloss.loop.tensorboard import tensorboard as tensorboard
 from jaxloss.losses.binary import binary_cross_entropy as binary_cross_entropy
 from jaxloss.losses.binary import sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy
 from jaxloss.losses.binary import sparsemax_loss as sparsemax_loss
@@ -116,20 +128,10 @@ from jaxloss.sharded.cross_entropy import (
 from jaxloss.sharded.cross_entropy import (
     sharded_softmax_cross_entropy as sharded_softmax_cross_entropy,
 )
-from jaxloss.train.checkpoint import Checkpoints as Checkpoints
-from jaxloss.train.diagnose import Diagnosis as Diagnosis
-from jaxloss.train.diagnose import Finding as Finding
-from jaxloss.train.diagnose import diagnose as diagnose
-from jaxloss.train.evaluate import make_eval_step as make_eval_step
-from jaxloss.train.evaluate import pad_batch as pad_batch
-from jaxloss.train.fit import fit as fit
 from jaxloss.train.gradient import value_and_grad as value_and_grad
-from jaxloss.train.history import History as History
-from jaxloss.train.minimize import minimize as minimize
 from jaxloss.train.models import from_equinox as from_equinox
 from jaxloss.train.models import from_linen as from_linen
 from jaxloss.train.models import from_nnx as from_nnx
-from jaxloss.train.nonfinite import NonFiniteError as NonFiniteError
 from jaxloss.train.objective import Aux as Aux
 from jaxloss.train.per_example import per_example as per_example
 from jaxloss.train.per_term import gradnorm as gradnorm
@@ -137,5 +139,3 @@ from jaxloss.train.per_term import pcgrad as pcgrad
 from jaxloss.train.precision import Precision as Precision
 from jaxloss.train.step import TrainState as TrainState
 from jaxloss.train.step import make_train_step as make_train_step
-from jaxloss.train.stopping import EarlyStop as EarlyStop
-from jaxloss.train.tensorboard import tensorboard as tensorboard

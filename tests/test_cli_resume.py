@@ -3,9 +3,12 @@
 import signal
 
 import commands
+import jax
 import pytest
 
-from jaxloss.cli import fit
+from jaxloss.cli import catalogue, data, fit
+from jaxloss.cli.experiment import Experiment, prepare
+from jaxloss.cli.recipes import Recipe
 
 jaxloss, mistake = commands.jaxloss, commands.mistake
 IRIS = "fit --data iris --hidden 8 --out run --checkpoint-every 1 --epochs".split()
@@ -31,6 +34,22 @@ def test_a_run_goes_on_in_its_folder(jaxloss, mistake, tmp_path, monkeypatch):
     assert jaxloss(*usual, "--resume")[0] == 0
     for name in ("history.csv", "model.npz", "result.json"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_what_is_evaluated_is_computed_like_what_is_trained(monkeypatch):
+    seen, outputs = [], Experiment.outputs
+
+    def noted(self, params, inputs):
+        seen.append(jax.tree.leaves(params)[0].dtype.name)
+        return outputs(self, params, inputs)
+
+    monkeypatch.setattr(Experiment, "outputs", noted)
+    table = data.load("iris", None, None)
+    experiment = prepare(table, table.split(0), catalogue.find("nll_loss"), {}, (4,))
+    fitted = fit.train(experiment, Recipe(epochs=1, precision="bfloat16"), progress=False)
+    scores = fit.scores(experiment, fitted)
+    assert scores["validation"]["loss"] == fitted.history.last("validation_loss")
+    assert set(seen) == {"bfloat16"} and len(seen) >= 3  # in training, and in both evaluations
 
 
 @pytest.mark.parametrize(

@@ -117,8 +117,8 @@ def test_no_metric_is_read_before_the_next_window_was_launched(monkeypatch):
             assert len(launched) == 100 or len(read) <= len(launched) - 16
         return fetch(tree)
 
-    monkeypatch.setattr("jaxloss.train.fit.time.monotonic", lambda: 0.0)
-    monkeypatch.setattr("jaxloss.train.fit.jax.device_get", device_get)
+    monkeypatch.setattr("jaxloss.loop.fit.time.monotonic", lambda: 0.0)
+    monkeypatch.setattr("jaxloss.loop.fit.jax.device_get", device_get)
     fit(batches(), (step, state), epochs=1)
     assert len(read) == 100
 

@@ -14,7 +14,6 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxloss
-from jaxloss.train.sharding import shardings
 
 STATS = jaxloss.stats
 STEPS, ROWS = 30, 64
@@ -84,7 +83,7 @@ def of_one_device():
 
 def collectives(step, state, batch):
     """The shapes of what they make in the program of a step, by their name."""
-    program = step._compiled(*shardings(state, state.step)).lower(state, batch).compile()
+    program = step._program(state).lower(state, batch).compile()
     names = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
     found = collections.defaultdict(list)
     for made, name in re.findall(rf" = (.*) ({names})(?:-start)?\(", program.as_text()):

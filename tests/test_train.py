@@ -583,6 +583,25 @@ def test_raw_can_be_mapped_scanned_and_differentiated(rng):
     close(slope, (after(0.101) - after(0.099)) / 0.002, 2e-2)
 
 
+def test_seeds_train_side_by_side():
+    """Each with parameters and noise of its own, as it would alone."""
+
+    def loss_fn(w, x, *, rng):
+        noise = jax.random.bernoulli(rng, 0.5, x.shape).astype(float)
+        return Mean.of((w * noise * x - 1) ** 2)
+
+    step = jaxloss.make_train_step(loss_fn, optax.adam(0.1), nonfinite="skip", microbatches=2)
+
+    def trained(seed):
+        key = jax.random.key(seed)
+        state = step.init(jax.random.normal(key), rng=key)
+        return jax.lax.scan(step.raw, state, jnp.ones((5, 4)))[0].params
+
+    together = jax.vmap(trained)(jnp.arange(3))
+    assert len(set(together.tolist())) == 3
+    close(together[2], trained(2), 2e-6)
+
+
 # ---------------------------------------------------------------------------------- evaluation
 
 

@@ -20,7 +20,8 @@ from jaxloss.cli.options import Option
 from jaxloss.cli.table import Scale, Split, Table, scale_of_inputs
 from jaxloss.cli.tasks import Objective, Values
 from jaxloss.core.statistics import Statistic, value
-from jaxloss.train.evaluate import pad_batch
+from jaxloss.loop.evaluate import pad_batch
+from jaxloss.train.precision import Precision, computing
 
 
 class Batch(TypedDict):
@@ -61,12 +62,12 @@ class Experiment:
         targets = self.objective.targets[rows]
         return {"inputs": self.inputs[rows], "targets": targets, "where": np.ones(len(rows), bool)}
 
-    def scorer(self) -> Callable[[PyTree, str], dict[str, float]]:
+    def scorer(self, precision: Precision | None) -> Callable[[PyTree, str], dict[str, float]]:
         """A function that gives the loss and the metrics of parameters on a part of the split."""
 
         @jax.jit
         def loss_and_outputs(params: PyTree, batch: PyTree) -> PyTree:
-            outputs = self.outputs(params, batch["inputs"])
+            outputs = self.outputs(computing(params, precision), batch["inputs"])
             return value(self.objective(outputs, batch["targets"])), outputs
 
         def score(params: PyTree, part: str) -> dict[str, float]:

@@ -19,15 +19,17 @@ from jaxloss.cli.mistakes import ENDED, Mistake
 from jaxloss.cli.recipes import Recipe
 from jaxloss.cli.table import Split
 from jaxloss.core.statistics import Statistic
-from jaxloss.train.batches import on_device
-from jaxloss.train.checkpoint import Checkpoints
-from jaxloss.train.fit import Evaluate, fit
-from jaxloss.train.history import History
-from jaxloss.train.nonfinite import NonFiniteError
+from jaxloss.loop.batches import on_device
+from jaxloss.loop.checkpoint import Checkpoints
+from jaxloss.loop.fit import Evaluate, fit
+from jaxloss.loop.history import History
+from jaxloss.loop.nonfinite import NonFiniteError
+from jaxloss.loop.stopping import EarlyStop
+from jaxloss.train.precision import Precision
 from jaxloss.train.step import TrainState
-from jaxloss.train.stopping import EarlyStop
 
 Scores = dict[str, dict[str, float]]  # split -> metric -> value
+Score = Callable[[PyTree, str], dict[str, float]]  # parameters, split -> metric -> value
 
 
 class Learning(Protocol):
@@ -38,16 +40,17 @@ class Learning(Protocol):
     def init(self, key: Array) -> PyTree: ...
     def loss(self, params: PyTree, batch: Any) -> Statistic: ...
     def batch(self, rows: np.ndarray) -> Any: ...
-    def scorer(self) -> Callable[[PyTree, str], dict[str, float]]: ...
+    def scorer(self, precision: Precision | None) -> Score: ...
     def arrays(self, params: PyTree) -> dict[str, np.ndarray]: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fitted:
-    """A trained model: the parameters of its best epoch."""
+    """A trained model: the parameters of its best epoch, and what it computes in."""
 
     params: PyTree
     history: History
+    precision: Precision | None = None
 
     @property
     def best_step(self) -> int:
@@ -99,9 +102,14 @@ def train(
     except NonFiniteError as error:
         what = str(error).partition(". ")[0]
         raise Mistake(f"{what}: lower --learning-rate, or say --nonfinite skip.") from None
+    return _fitted(history.best_state or state, history, recipe)
+
+
+def _fitted(best: TrainState, history: History, recipe: Recipe) -> Fitted:
     if history.best is None and history.stopped not in ENDED:
         raise Mistake("The validation loss was never a finite number: lower --learning-rate.")
-    return Fitted(options.trained(recipe.optimizer, history.best_state or state), history)
+    params = options.trained(recipe.optimizer, best)
+    return Fitted(params, history, options.precision(recipe))
 
 
 def _batches(experiment: Learning, recipe: Recipe) -> Iterator[PyTree]:
@@ -113,7 +121,7 @@ def _batches(experiment: Learning, recipe: Recipe) -> Iterator[PyTree]:
 
 
 def _evaluation(experiment: Learning, recipe: Recipe, meter: Meter | None) -> Evaluate:
-    score = experiment.scorer()
+    score = experiment.scorer(options.precision(recipe))
 
     def evaluate(state: TrainState) -> dict[str, float]:
         return score(options.trained(recipe.optimizer, state), "validation")
@@ -129,7 +137,7 @@ def _checkpoints(path: Path | None, recipe: Recipe, per_epoch: int) -> Checkpoin
 
 def scores(experiment: Learning, fitted: Fitted) -> Scores:
     """The loss and the metrics of a trained model on every part of the split."""
-    score = experiment.scorer()
+    score = experiment.scorer(fitted.precision)
     return {part: score(fitted.params, part) for part in experiment.split}
 
 

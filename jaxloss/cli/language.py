@@ -26,9 +26,10 @@ from jaxloss.cli.table import Split
 from jaxloss.cli.tasks import Values
 from jaxloss.cli.text import Text
 from jaxloss.core.statistics import Mean, Statistic, value
+from jaxloss.loop.evaluate import pad_batch
+from jaxloss.loop.history import History
 from jaxloss.parts.targets import next_token_targets
-from jaxloss.train.evaluate import pad_batch
-from jaxloss.train.history import History
+from jaxloss.train.precision import Precision, computing
 
 #: The usual width of an attention head.
 HEAD = 32
@@ -151,11 +152,12 @@ class Lesson:
         tokens, segments = self.text.tokens[rows], self.text.segments[rows]
         return {"tokens": tokens, "segments": segments, "where": np.ones(len(rows), bool)}
 
-    def scorer(self) -> Callable[[PyTree, str], dict[str, float]]:
+    def scorer(self, precision: Precision | None) -> Callable[[PyTree, str], dict[str, float]]:
         """A function that gives the loss and the bits per byte of parameters on a part."""
 
         @jax.jit
         def measured(params: PyTree, batch: Windows) -> tuple[Statistic, Array]:
+            params = computing(params, precision)
             loss = self.loss(params, batch)
             if isinstance(loss, Mean) and self.entry.name in CROSS_ENTROPIES and not self.options:
                 return loss, loss.total
@@ -173,9 +175,9 @@ class Lesson:
 
         return score
 
-    def scores(self, params: PyTree) -> dict[str, dict[str, float]]:
+    def scores(self, params: PyTree, precision: Precision | None) -> dict[str, dict[str, float]]:
         """What parameters are worth on the parts that are held out, and what counting is."""
-        score = self.scorer()
+        score = self.scorer(precision)
         return {
             part: {
                 **score(params, part),

@@ -15,7 +15,7 @@ from jaxloss.cli.meter import Cost, Meter
 from jaxloss.cli.mistakes import ENDED
 from jaxloss.cli.recipes import Recipe
 from jaxloss.cli.text import Text
-from jaxloss.train.history import History
+from jaxloss.loop.history import History
 
 CURVES = {"loss": "training loss", "validation_bits_per_byte": "validation bits per byte"}
 

@@ -15,10 +15,10 @@ from jaxloss.cli.fit import Fitted
 from jaxloss.cli.mistakes import Mistake
 from jaxloss.cli.recipes import LINE, Recipe
 from jaxloss.cli.table import Table
+from jaxloss.loop.history import History
+from jaxloss.loop.stopping import EarlyStop
 from jaxloss.train.gradient import value_and_grad
-from jaxloss.train.history import History
 from jaxloss.train.step import make_train_step
-from jaxloss.train.stopping import EarlyStop
 
 SLOPE, INTERCEPT = 3.7, -1.3
 START = {"w": 0.5, "b": 0.2}

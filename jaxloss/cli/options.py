@@ -105,15 +105,21 @@ def optimizer(recipe: Recipe) -> optax.GradientTransformation:
     return make(**given)
 
 
-def step(loss: LossFn, recipe: Recipe) -> TrainStep:
-    """The training step of the recipe; float16 needs a scale of the loss."""
+def precision(recipe: Recipe) -> Precision | None:
+    """What the recipe computes in; float16 needs a scale of the loss."""
+    if recipe.precision == "float32":
+        return None
     scale = "dynamic" if recipe.precision == "float16" else None
-    exact = recipe.precision == "float32"
+    return Precision(jnp.dtype(recipe.precision), loss_scale=scale)
+
+
+def step(loss: LossFn, recipe: Recipe) -> TrainStep:
+    """The training step of the recipe."""
     return make_train_step(
         loss,
         optimizer(recipe),
         microbatches=recipe.microbatches,
-        precision=None if exact else Precision(jnp.dtype(recipe.precision), loss_scale=scale),
+        precision=precision(recipe),
         nonfinite=recipe.nonfinite,
         ema=recipe.ema,
     )

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxloss.cli.mistakes import Mistake
-from jaxloss.train.evaluate import pad_batch
+from jaxloss.loop.evaluate import pad_batch
 
 
 def join(coordinator: str | None, process: int | None, processes: int | None) -> None:

@@ -162,7 +162,7 @@ def _fit_text(
     console.print(f"{text.described()}\n{lesson.described()}", highlight=False)
     progress, meter = console.is_terminal and not console.quiet, Meter()
     fitted = fit.train(lesson, recipe, path, progress=progress, meter=meter)
-    scores, cost = lesson.scores(fitted.params), meter.cost
+    scores, cost = lesson.scores(fitted.params, fitted.precision), meter.cost
     taken = {"best_step": fitted.best_step, "steps": int(fitted.history.steps[-1])}
     fit.save(path, lesson, fitted, {**scores, **taken})
     language.save(path, lesson, fitted.history)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -10,35 +10,8 @@ from jax import Array
 
 from jaxloss.train.objective import PyTree
 
-if TYPE_CHECKING:
-    from jaxloss.train.history import History
-    from jaxloss.train.step import Metrics, TrainState
-
-
-class NonFiniteError(FloatingPointError):
-    """`fit` met a loss or a gradient that is not finite, and the step says "raise".
-
-    A gradient that overflows is no error while the loss has a scale that can still be halved.
-
-    Args:
-        message: Which leaf it was, and when.
-        state: The last good state: no update was made with what is not finite.
-        history: What was recorded until then.
-
-    Example:
-        >>> import optax
-        >>> step = jaxloss.make_train_step(lambda w, x: w * x, optax.sgd(0.1), nonfinite="raise")
-        >>> batches = [jnp.array(1.0), jnp.array(jnp.nan)]
-        >>> try:
-        ...     jaxloss.fit(step, step.init(jnp.array(2.0)), batches, epochs=1, progress=False)
-        ... except jaxloss.NonFiniteError as error:
-        ...     print(error, error.state.params)
-        step 2: the loss is not finite. ... 1.9
-    """
-
-    def __init__(self, message: str, state: TrainState, history: History) -> None:
-        super().__init__(message)
-        self.state, self.history = state, history
+# a Mean by name, and with `nonfinite` the int32 "first_bad_leaf"
+Metrics: TypeAlias = dict[str, PyTree]
 
 
 def first_bad_leaf(loss: Array, grads: PyTree) -> Array:
@@ -50,13 +23,6 @@ def first_bad_leaf(loss: Array, grads: PyTree) -> Array:
 def unless(bad: Array, new: PyTree, old: PyTree) -> PyTree:
     """The new tree, or bit by bit the old one."""
     return jax.tree.map(lambda new, old: jnp.where(bad, old, new), new, old)
-
-
-def is_fault(metrics: Metrics) -> bool:
-    """Whether a step, by the metrics that were read, met what no smaller loss scale can mend."""
-    scale = metrics.get("loss_scale")
-    overflow = metrics["first_bad_leaf"] > 0 and scale is not None and scale.total > scale.weight
-    return metrics["first_bad_leaf"] >= 0 and not overflow
 
 
 def of_a_call(metrics: Metrics) -> Metrics:

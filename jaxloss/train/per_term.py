@@ -50,7 +50,7 @@ def pcgrad(
     Reference:
         Yu et al., Gradient Surgery for Multi-Task Learning, 2020, arXiv:2001.06782.
     """
-    return _by_terms(_projected, loss_fn, microbatches, has_aux)
+    return _by_terms(_projected, loss_fn, microbatches=microbatches, has_aux=has_aux)
 
 
 def gradnorm(
@@ -97,17 +97,11 @@ def gradnorm(
         Chen et al., GradNorm, 2018, arXiv:1711.02257.
     """
     combine = functools.partial(_balanced, dict(first_losses), weights, alpha, shared)
-
-    def value_and_grad(
-        loss_fn: LossFn, *, microbatches: int = 1, has_aux: bool = False
-    ) -> Callable[..., tuple[PyTree, PyTree]]:
-        return _by_terms(combine, loss_fn, microbatches, has_aux)
-
-    return value_and_grad
+    return functools.partial(_by_terms, combine)
 
 
 def _by_terms(
-    combine: Combine, loss_fn: LossFn, microbatches: int, has_aux: bool
+    combine: Combine, loss_fn: LossFn, *, microbatches: int = 1, has_aux: bool = False
 ) -> Callable[..., tuple[PyTree, PyTree]]:
     complete = objective(loss_fn)
 

@@ -86,6 +86,11 @@ def cast(tree: Tree, dtype: DTypeLike) -> Tree:
     return _floating(lambda leaf: leaf.astype(dtype), tree)
 
 
+def computing(params: Tree, precision: Precision | None) -> Tree:
+    """The parameters as the model sees them."""
+    return params if precision is None else cast(params, precision.compute)
+
+
 def with_gradient_times(tree: Tree, factor: ArrayLike) -> Tree:
     """The same tree, through which a gradient comes back multiplied."""
     return _floating(lambda leaf: _identity(leaf, jnp.asarray(factor, jnp.float32)), tree)

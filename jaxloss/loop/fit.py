@@ -15,15 +15,16 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxloss.core.statistics import Statistic
-from jaxloss.train.batches import Batches, Reader, on_device
-from jaxloss.train.checkpoint import Checkpoint, Keeper, Saved, keeper
-from jaxloss.train.history import History
-from jaxloss.train.nonfinite import NonFiniteError, is_fault
+from jaxloss.loop.agreement import agreement
+from jaxloss.loop.batches import Batches, Reader, on_device, require_own_parts
+from jaxloss.loop.checkpoint import Checkpoint, Keeper, Saved, keeper
+from jaxloss.loop.history import History
+from jaxloss.loop.nonfinite import NonFiniteError, is_fault
+from jaxloss.loop.progress import progress_bar, signals
+from jaxloss.loop.stopping import EarlyStop
+from jaxloss.train.nonfinite import Metrics
 from jaxloss.train.objective import PyTree
-from jaxloss.train.progress import progress_bar, signals
-from jaxloss.train.sharding import agreement, require_own_parts
-from jaxloss.train.step import Metrics, TrainState, TrainStep
-from jaxloss.train.stopping import EarlyStop
+from jaxloss.train.step import TrainState, TrainStep
 
 Evaluate: TypeAlias = Callable[[TrainState], Mapping[str, ArrayLike | Statistic]]
 Callback: TypeAlias = Callable[[TrainState, History], object]

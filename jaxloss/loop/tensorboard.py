@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import TypeAlias
 
-from jaxloss.train.history import History
+from jaxloss.loop.history import History
 from jaxloss.train.step import TrainState
 
 WriteRow: TypeAlias = Callable[[int, dict[str, float]], object]

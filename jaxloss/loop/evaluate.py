@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxloss.core.statistics import Statistic
 from jaxloss.train.objective import LossFn, PyTree, mergeable, named, objective
 from jaxloss.train.partition import Trainable, apart, together
-from jaxloss.train.precision import Precision, cast
+from jaxloss.train.precision import Precision, computing
 from jaxloss.train.step import TrainState
 
 
@@ -61,9 +61,7 @@ def make_eval_step(
         state: TrainState, batch: PyTree, acc: dict[str, Statistic] | None = None
     ) -> dict[str, Statistic]:
         trained, frozen = apart(eval_params(state), trainable)
-        if precision is not None:
-            trained = cast(trained, precision.compute)
-        params, model_state = together(trained, frozen), state.model_state
+        params, model_state = together(computing(trained, precision), frozen), state.model_state
         loss, aux = complete(params, batch, rng=None, model_state=model_state, step=state.step)
         statistics = named(mergeable(loss), aux)
         if acc is None:

@@ -17,12 +17,12 @@ import numpy as np
 from jax import Array
 from jax.experimental.multihost_utils import sync_global_devices
 
-from jaxloss.train.batches import Place
-from jaxloss.train.history import History
+from jaxloss.loop.batches import Place
+from jaxloss.loop.history import History
+from jaxloss.loop.stopping import EarlyStop
 from jaxloss.train.objective import PyTree
 from jaxloss.train.program import changes, described
 from jaxloss.train.step import TrainState
-from jaxloss.train.stopping import EarlyStop
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp

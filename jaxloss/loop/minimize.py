@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxloss.loop.stopping import EarlyStop
 from jaxloss.train.objective import Loss, PyTree
 from jaxloss.train.optimizer import Optimizer
 from jaxloss.train.step import TrainState, make_train_step
-from jaxloss.train.stopping import EarlyStop
 
 Progress: TypeAlias = tuple[TrainState, PyTree, EarlyStop]
 

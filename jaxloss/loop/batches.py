@@ -122,6 +122,17 @@ def on_device(batch: PyTree, sharding: PyTree) -> PyTree:
     )
 
 
+def require_own_parts(batch: PyTree, *, axis: int, microbatches: int) -> None:
+    """Each device has as many rows of every microbatch, or they would move between devices."""
+    for path, leaf in jax.tree.leaves_with_path(batch):
+        rows = leaf.sharding.shard_shape(leaf.shape)[axis]
+        if rows % microbatches:
+            raise ValueError(
+                f"batch{jax.tree_util.keystr(path)} has {rows} rows on each device, which "
+                f"microbatches={microbatches} must divide: jaxloss.pad_batch fills up a batch."
+            )
+
+
 def _host_copy(leaf: ArrayLike) -> ArrayLike:
     """Of an array of NumPy, torch or TensorFlow."""
     is_foreign = hasattr(leaf, "__array__") and not isinstance(leaf, jax.Array)
