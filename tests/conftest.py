@@ -1,5 +1,6 @@
 """Eight fake devices, strict promotion, seeds, the names of the examples, the closing table."""
 
+import gc
 import os
 import signal
 import zlib
@@ -49,6 +50,19 @@ class Names:
 
 def pytest_configure(config):
     config.pluginmanager.register(Names())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """One process runs all tests of a file, and shares what it compiled; but see `harness.law`."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
+def pytest_collection_finish():
+    """What was imported is no garbage, and is not searched for any."""
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter):

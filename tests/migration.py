@@ -115,8 +115,15 @@ def lines() -> list[Line]:
     return found
 
 
+def compiled(expression: str, names: Mapping[str, Any], letters: Mapping[str, Any]) -> Any:
+    """Its value, in one program of the letters that are arrays."""
+    given = {name: value for name, value in letters.items() if isinstance(value, np.ndarray)}
+    call = jax.jit(lambda given: evaluate(expression, {**names, **letters, **given}))
+    return call(given)
+
+
 def ours(line: Line, arrays: tuple[Any, ...]) -> Any:
-    return evaluate(line.counterpart.here, {**vars(jaxloss), **line.letters(arrays)})
+    return compiled(line.counterpart.here, vars(jaxloss), line.letters(arrays))
 
 
 def theirs(line: Line, arrays: tuple[Any, ...]) -> Any:
@@ -124,6 +131,8 @@ def theirs(line: Line, arrays: tuple[Any, ...]) -> Any:
     root = importlib.import_module(there.split(".")[0])
     importlib.import_module(there.split("(")[0].rpartition(".")[0])
     letters = line.letters(arrays)
+    if root.__name__ in ("optax", "keras"):
+        return compiled(there, {root.__name__: root}, letters)
     if root.__name__ == "torch":
         letters = {name: tensor(value) for name, value in letters.items()}
     return evaluate(there, {root.__name__: root, **letters})

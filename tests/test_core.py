@@ -52,9 +52,12 @@ def test_signed_weights_divide_by_the_number_of_units():
     assert jaxloss.squared_error(X, Y, weights=weights, reduction=jaxloss.unit_mean) == -8 / 3
 
 
+MEAN_OF = jax.jit(jaxloss.Mean.of)
+
+
 @given(st.lists(st.lists(st.floats(-100, 100, width=32), max_size=5), min_size=1, max_size=6))
 def test_mean_of_any_partition(parts):
-    means = [jaxloss.Mean.of(np.array(part, np.float32)) for part in parts]
+    means = [MEAN_OF(np.array(part, np.float32)) for part in parts]
     flat = np.array([x for part in parts for x in part], np.float64)
     want = flat.mean() if flat.size else 0.0
     np.testing.assert_allclose(jaxloss.merge(means).value(), want, rtol=1e-6, atol=1e-4)
@@ -109,7 +112,8 @@ def test_merge_over_a_mapped_axis(mapped):
         return merged["mean"].value(), merged["rows"].value()
 
     if mapped == "vmap":
-        got = jax.tree.map(lambda a: a[0], jax.vmap(loss, axis_name="shards")(x, y, where))
+        over = jax.jit(jax.vmap(loss, axis_name="shards"))
+        got = jax.tree.map(lambda a: a[0], over(x, y, where))
     else:
         mesh = jax.make_mesh((8,), ("shards",), axis_types=(AxisType.Auto,))
         spec = PartitionSpec("shards")
@@ -117,8 +121,12 @@ def test_merge_over_a_mapped_axis(mapped):
             loss, mesh=mesh, in_specs=(spec,) * 3, out_specs=PartitionSpec(), check_vma=False
         )
         got = jax.jit(over)(x, y, where)
-    want = jaxloss.root_mean_squared_error(x, y, where=where), jaxloss.info_nce_loss(x, y)
-    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+    @jax.jit
+    def whole(x, y, where):
+        return jaxloss.root_mean_squared_error(x, y, where=where), jaxloss.info_nce_loss(x, y)
+
+    np.testing.assert_allclose(got, whole(x, y, where), rtol=1e-6)
 
 
 def test_checked_goes_outside():

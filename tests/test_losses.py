@@ -44,10 +44,14 @@ def test_class_weights_are_weights(name, reduction, rng):
         loss = functools.partial(WEIGHTED[name], weights=weights * c[labels])
         return loss(logits, labels, where=where, reduction=reduction, **options)
 
-    for run in (lambda f: f, jax.jacrev, lambda f: jax.jacfwd(f, 1)):
-        got, want = (jax.tree.leaves(run(f)(logits, C)) for f in (by_class, by_unit))
-        for each, wanted in zip(got, want, strict=True):
-            np.testing.assert_allclose(each, wanted, rtol=2e-6, atol=1e-6)
+    @jax.jit
+    def everything(logits, c):
+        both = (by_class, by_unit)
+        return [(f(logits, c), jax.jacrev(f)(logits, c), jax.jacfwd(f, 1)(logits, c)) for f in both]
+
+    got, want = map(jax.tree.leaves, everything(logits, C))
+    for each, wanted in zip(got, want, strict=True):
+        np.testing.assert_allclose(each, wanted, rtol=2e-6, atol=1e-6)
 
 
 def test_class_weights_of_distributions_divide_by_their_mass(rng):
@@ -129,15 +133,16 @@ def test_focal_losses_of_hard_labels_agree(gamma, rng):
     x = np.linspace(-50, 50, 101, dtype=np.float32)
     labels = (rng.random(101) < 0.5).astype(np.float32)
     both = jnp.stack([labels, 1 - labels], -1)
-    binary = jax.value_and_grad(
-        lambda x: jaxloss.sigmoid_focal_loss(x, labels, gamma=gamma, reduction="sum")
-    )(x)
-    multi = jax.value_and_grad(
-        lambda x: jaxloss.softmax_focal_loss(
-            jnp.stack([x, jnp.zeros_like(x)], -1), both, gamma=gamma, reduction="sum"
-        )
-    )(x)
-    for got, want in zip(multi, binary, strict=True):
+
+    def binary(x):
+        return jaxloss.sigmoid_focal_loss(x, labels, gamma=gamma, reduction="sum")
+
+    def multi(x):
+        logits = jnp.stack([x, jnp.zeros_like(x)], -1)
+        return jaxloss.softmax_focal_loss(logits, both, gamma=gamma, reduction="sum")
+
+    results = jax.jit(lambda x: [jax.value_and_grad(f)(x) for f in (multi, binary)])(x)
+    for got, want in zip(*results, strict=True):
         np.testing.assert_allclose(got, want, rtol=5e-5)
 
 
@@ -184,8 +189,8 @@ def test_an_absent_class_is_no_class(rng):
         (jaxloss.multilabel_margin_loss, bits, bits[:, :4]),
         (jaxloss.multiclass_sparsemax_loss, labels, labels),
     ):
-        got, grad = jax.value_and_grad(loss)(absent, y)
-        want, wanted = jax.value_and_grad(loss)(scores[:, :4], fewer)
+        both = jax.jit(jax.value_and_grad(loss))
+        (got, grad), (want, wanted) = both(absent, y), both(scores[:, :4], fewer)
         np.testing.assert_allclose(got, want, rtol=1e-6)
         np.testing.assert_allclose(grad[:, :4], wanted, rtol=1e-6)
         assert not np.asarray(grad[:, 4]).any()
@@ -199,12 +204,13 @@ def test_ragged_lists_are_lists_of_their_items(name, rng):
     relevance = rng.integers(3, size=(40, 5)).astype(np.float32)
     where, weights = rng.random((40, 5)) < 0.5, rng.exponential(size=40).astype(np.float32)
     relevance[3], where[4], where[5] = 2, False, [1, 0, 0, 0, 0]
-    total = counted = 0
+    total, counted, statistics = 0, 0, jax.jit(functools.partial(loss, reduction=jaxloss.stats))
     for x, y, kept, times in zip(scores, relevance, where, weights, strict=True):
-        value = loss(x[kept][None], y[kept][None], reduction=jaxloss.stats)
+        value = jax.tree.map(np.asarray, statistics(x[kept][None], y[kept][None]))
         total, counted = total + times * value.total, counted + times * value.weight
     held = np.where(where, scores, np.nan), np.where(where, relevance, np.nan)
-    got, grads = jax.value_and_grad(loss, (0, 1))(*held, where=where, weights=weights)
+    both = jax.jit(jax.value_and_grad(loss, (0, 1)))
+    got, grads = both(*held, where=where, weights=weights)
     np.testing.assert_allclose(got, total / counted, rtol=1e-6)
     assert all(np.isfinite(grad).all() and not np.asarray(grad)[~where].any() for grad in grads)
     assert (counted < weights[where.any(-1)].sum()) == (name == "pairwise_logistic_loss")

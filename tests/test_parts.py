@@ -265,16 +265,14 @@ def test_fenchel_young_loss_of_log_sum_exp_is_the_cross_entropy(rng):
         def both(loss, scores, masks=masks):
             return jnp.sum(loss(scores, targets, **masks))
 
-        got, grad = jax.value_and_grad(functools.partial(both, loss))(held)
+        got, grad = jax.jit(jax.value_and_grad(functools.partial(both, loss)))(held)
         same = functools.partial(both, jaxloss.softmax_cross_entropy)
-        want, wanted = jax.value_and_grad(same)(held)
+        want, wanted = jax.jit(jax.value_and_grad(same))(held)
         np.testing.assert_allclose(got, want, rtol=1e-5)
         np.testing.assert_allclose(grad, wanted, rtol=1e-5, atol=1e-7)
-    whole = loss(scores.astype(np.float32), targets, reduction=jaxloss.stats)
-    halves = [
-        loss(x.astype(np.float32), y, reduction=jaxloss.stats)
-        for x, y in zip(scores, targets, strict=True)
-    ]
+    statistics = jax.jit(functools.partial(loss, reduction=jaxloss.stats))
+    whole = statistics(scores.astype(np.float32), targets)
+    halves = [statistics(x.astype(np.float32), y) for x, y in zip(scores, targets, strict=True)]
     np.testing.assert_allclose(jaxloss.merge(halves).value(), whole.value(), rtol=1e-6)
 
 

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import worker
 from commands import read_csv, read_json
+from effort import FLAGS
 
 from jaxloss.cli import processes
 from jaxloss.cli.mistakes import Mistake
 
 jaxloss, mistake = commands.jaxloss, commands.mistake
 # of each process one device, not the eight of the tests
-ALONE = {"XLA_FLAGS": "", "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
+ALONE = {"XLA_FLAGS": FLAGS, "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
 ALONE["PYTHONPATH"] = str(Path(worker.jaxloss.__file__).parents[1])  # not another that is installed
 
 
