@@ -1,7 +1,7 @@
 """Side by side with the peers and with the machine's limit.
 
 `python -m bench [SUITE...]` measures; `compare OLD.json NEW.json` says what became slower, and
-`readme` writes the README's section from the committed results.
+`readme` writes the reports and the README's section from the committed results.
 """
 
 from __future__ import annotations
@@ -51,12 +51,11 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
 
 
 def measure(chosen: argparse.Namespace, console: Console) -> int:
-    """Runs the suites, the limits first, and writes what they found after each."""
+    """Runs the suites, the limits first, and writes what they found: to --json after each."""
     if chosen.device:
         platform = "cuda" if chosen.device == "gpu" else str(chosen.device)
         os.environ["JAX_PLATFORMS"] = platform
-    from bench import machine, markdown, peers, show
-    from bench.measure import PAUSE
+    from bench import machine, peers, show
     from bench.rows import Results
     from bench.suites import NAMES, suite
     from bench.workload import Options
@@ -68,7 +67,8 @@ def measure(chosen: argparse.Namespace, console: Console) -> int:
     points = chosen.points or (2000 if "accuracy" in chosen.suite else 200)
     options = Options(chosen.quick, names, rounds, chosen.device or "cpu", points, chosen.losses)
     suites = [name for name in NAMES if name in chosen.suite or not chosen.suite]
-    results = Results(machine.facts(), [])
+    command = " ".join(["python -m bench", *sys.argv[1:]])
+    results = Results({**machine.facts(), "command": command}, [])
     for name in dict.fromkeys(["limit", *suites]):
         rows = []
         for row in suite(name).rows(options):
@@ -76,20 +76,20 @@ def measure(chosen: argparse.Namespace, console: Console) -> int:
             console.print(f"{name}: {row.name}", markup=False, style="dim")
         results.rows += rows
         console.print(show.table(rows, results.rows, name))
-    results.machine["load after"] = round(os.getloadavg()[0], 2)
+        results.machine["load after"] = round(os.getloadavg()[0], 2)
+        if chosen.json:
+            show.save(results, chosen.json)
     show.summary(results, console)
     path = chosen.json or _committed(results.machine, suites, chosen.quick)
     if path:
-        results.save(path)
-        command = " ".join(["python -m bench", *sys.argv[1:]])
-        markdown.save(path.with_suffix(".md"), show.report(results, command, PAUSE))
+        show.save(results, path)
         console.print(f"written: {path}, {path.with_suffix('.md')}")
     if chosen.plots:
         from bench import plots
 
         for picture in plots.save(results, chosen.plots):
             console.print(f"written: {picture}")
-    return 0
+    return int(any(row.ours.note.startswith("cannot") for row in results.rows))
 
 
 def _committed(machine: dict[str, object], suites: list[str], quick: bool) -> Path | None:

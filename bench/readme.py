@@ -1,10 +1,10 @@
-"""The README's section on performance, from the committed results."""
+"""The reports and the README's section on performance, from the committed results."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from bench import markdown
+from bench import markdown, show
 from bench.rows import Results, Row
 
 ROOT = Path(__file__).parent.parent
@@ -59,5 +59,7 @@ def written(text: str, folder: Path = RESULTS) -> str:
 
 
 def main() -> None:
+    for results in RESULTS.glob("*.json"):
+        show.save(Results.load(results), results)
     path = ROOT / "README.md"
     path.write_text(written(path.read_text()))

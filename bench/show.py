@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from bench import markdown
 from bench.machine import sentence
+from bench.measure import PAUSE
 from bench.reasons import slower
 from bench.rows import Measured, Results, Row, fraction, limits
 
@@ -72,11 +74,20 @@ def table(rows: list[Row], every: list[Row], title: str) -> Table:
     return found
 
 
-def report(results: Results, command: str, pause: float) -> str:
+def save(results: Results, path: Path) -> None:
+    """All rounds as JSON, and beside them the report."""
+    results.save(path)
+    markdown.save(path.with_suffix(".md"), report(results))
+
+
+def report(results: Results) -> str:
     known = limits(results.rows)
     machine = results.machine
     about = ABOUT.format(
-        device=machine["device"], command=command, machine=sentence(machine), pause=1e3 * pause
+        device=machine["device"],
+        command=machine["command"],
+        machine=sentence(machine),
+        pause=1e3 * PAUSE,
     )
     parts = [about]
     for suite in dict.fromkeys(row.suite for row in results.rows):

@@ -124,7 +124,7 @@ def of_rounds(*rounds):
 
 def a_run(*rows):
     machine = {"device": "a machine", "cores": 2, "load before": 0, "versions": {}, "python": "3"}
-    return Results({**machine, "date": "today"}, list(rows))
+    return Results({**machine, "date": "today", "command": "python -m bench"}, list(rows))
 
 
 def test_a_ratio_has_an_interval():
@@ -208,7 +208,7 @@ def test_reports_and_pictures(tmp_path):
     row = dataclasses.replace(of_rounds(1.0, 2.0, 4.0), bounds={"peer 1.0 time": 1.5})
     growing = [dataclasses.replace(row, suite="scaling", name=f"rows: {n}") for n in (1, 4)]
     results = a_run(row, *growing)
-    text = show.report(results, "python -m bench", 0.003)
+    text = show.report(results)
     assert "| name | jaxloss | 2 |" in text and "even, 1.00 [1.00, 1.00]" in text
     assert "MISSED: time 2.00 [2.00, 2.00] of peer 1.0, bound 1.50" in text
     names = [path.name for path in plots.save(results, tmp_path)]
