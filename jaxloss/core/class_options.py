@@ -26,6 +26,11 @@ def capped(logits: Array, logit_softcap: ArrayLike | None) -> Array:
     return over_classes.soft_cap(logits, cap)
 
 
+def own_of(x: Array, labels: Array, loud: Array) -> Array:
+    """What `x` holds at the label; where `loud` is NaN, so is it and its derivative by all of x."""
+    return over_classes.at(x * loud[..., None], labels)
+
+
 def weighted_at(values: Array, labels: Array, c: Array | None) -> tuple[Array, Array | None]:
     """What each label costs times the weight of its class, and that weight."""
     if c is None:

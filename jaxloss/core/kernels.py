@@ -23,6 +23,7 @@ from jaxloss.core.numerics import (
     sigmoid,
     slope_of_sigmoid,
     tanh,
+    xlog1py,
     xlogy,
     xtimes,
 )
@@ -99,12 +100,6 @@ def pinball(x: Array, q: Array) -> Array:
     return jnp.maximum(q * x, (q - 1) * x)
 
 
-@closed_form(lambda x, y: 2 * (x - y), lambda x, y: 2 * (y - x))
-def squared_error(x: Array, y: Array) -> Array:
-    """(x - y)²."""
-    return (y - x) ** 2
-
-
 @closed_form(lambda x, y: x - y, lambda x, y: y - x)
 def half_squared_error(x: Array, y: Array) -> Array:
     """(x - y)² / 2, which overflows no earlier than it must."""
@@ -112,32 +107,10 @@ def half_squared_error(x: Array, y: Array) -> Array:
     return error * (error / 2)
 
 
-@closed_form(lambda x, y: jnp.sign(x - y), lambda x, y: jnp.sign(y - x))
-def absolute_error(x: Array, y: Array) -> Array:
-    """|x - y|, with derivatives 0 at 0."""
-    return jnp.abs(y - x)
-
-
 @closed_form(lambda x, y: tanh(x - y), lambda x, y: tanh(y - x))
 def log_cosh_error(x: Array, y: Array) -> Array:
     """log cosh(x - y)."""
     return log_cosh(y - x)
-
-
-def _slope_of_squared_log_ratio(x: Array, y: Array) -> Array:
-    below = jnp.maximum(-x, -y) - 1
-    log = jnp.log1p(jnp.abs(x - y) / jnp.where(below > 0, jnp.nan, jnp.abs(below)))
-    return 2 * jnp.sign(x - y) * log / jnp.abs(-1 - x)
-
-
-@closed_form(
-    _slope_of_squared_log_ratio,
-    lambda x, y: _slope_of_squared_log_ratio(y, x),
-)
-def squared_log_ratio(x: Array, y: Array) -> Array:
-    """(log(1 + x) - log(1 + y))², from the smaller one up; NaN where one is less than -1."""
-    root = jnp.sqrt(1 + jnp.minimum(x, y))
-    return jnp.log1p(jnp.abs(y - x) / root / root) ** 2
 
 
 @closed_form(
@@ -231,8 +204,8 @@ def _log_odds_against(p: Array, y: Array) -> Array:
 @closed_form(_slope_of_binary_cross_entropy, _log_odds_against)
 def binary_cross_entropy(p: Array, y: Array) -> Array:
     """-y·log p - (1 - y)·log(1 - p), and 0 · ∞ = 0; NaN for a p outside [0, 1]."""
-    yes, no, inside = priced(y, -jnp.log(p)), priced(y / 2 - 0.5, -log1p(-p)), jnp.sqrt(p - p * p)
-    return yes - 2 * no + (inside - inside)
+    cost = -xlogy(y, p) - xlog1py(1 - y, -p)
+    return jnp.where((p < 0) | (p > 1), jnp.nan, cost)  # last, so that one pass makes it all
 
 
 def _above_mixture(x: Array, y: Array, share: Array) -> Array:

@@ -274,7 +274,11 @@ def _shares(logits: Array) -> Array:
     return jnp.exp(_behind(logits))
 
 
-@closed_form(lambda x, top: jnp.where(hit(x, top), _share_of_top(x, top)[..., None], 0), None)
+def _slope_of_share(logits: Array, top: Array) -> Array:
+    return jnp.where(hit(logits, top), _share_of_top(logits, top)[..., None], 0)
+
+
+@closed_form(_slope_of_share, None)
 def _share_of_top(logits: Array, top: Array) -> Array:
     """1, and yet its derivative is that of a share."""
     return jnp.ones_like(top, logits.dtype)

@@ -233,7 +233,7 @@ def multiclass_hinge_loss(
         Machines", 2001.
     """
     scores, labels, loud = inputs.labelled_apart(where, logits=scores, labels=labels, name="scores")
-    values = loud * jnp.maximum(0, 1 + _behind(scores, labels))
+    values = loud * jnp.maximum(0, 1 + _behind(scores, labels, loud))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -276,7 +276,7 @@ def multiclass_perceptron_loss(
         Collins, "Discriminative Training Methods for Hidden Markov Models", 2002.
     """
     scores, labels, loud = inputs.labelled_apart(where, logits=scores, labels=labels, name="scores")
-    values = loud * jnp.maximum(0, _behind(scores, labels))
+    values = loud * jnp.maximum(0, _behind(scores, labels, loud))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -557,10 +557,9 @@ def _signed(where: ArrayLike | None, scores: ArrayLike, labels: ArrayLike) -> li
     return [scores, labels]
 
 
-def _behind(scores: Array, labels: Array) -> Array:
-    """Score of the best other class minus the label's."""
+def _behind(scores: Array, labels: Array, loud: Array) -> Array:
+    """Score of the best other class, -∞ if there is none, minus the label's."""
     top = over_classes.largest(jnp.where(over_classes.hit(scores, labels), -jnp.inf, scores))
-    best = jnp.where(
-        top.astype(labels.dtype) == labels, -jnp.inf, over_classes.at(scores, top)
-    )  # if it is alone
-    return best - over_classes.at(scores, labels)
+    alone = top.astype(labels.dtype) == labels
+    best = jnp.where(alone, -jnp.inf, over_classes.at(scores, top))
+    return best - class_options.own_of(scores, labels, loud)

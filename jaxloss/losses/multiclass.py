@@ -258,7 +258,7 @@ def nll_loss(
         lambda log_p: log_p <= 0, "log_probs", log_probs, "a log probability is 0 or less"
     )
     c = class_options.per_class(class_weights, log_probs)
-    costs = -loud * over_classes.at(log_probs, labels)
+    costs = -class_options.own_of(log_probs, labels, loud)
     values, counts = class_options.weighted_at(costs, labels, c)
     return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
 
@@ -363,7 +363,7 @@ def generalized_cross_entropy(
     )
     inputs.require_probabilities(probabilities=p)
     q = inputs.option("q", q, p, must_be="in [0, 1]")
-    values = -kernels.box_cox(loud * over_classes.at(p, labels), q)
+    values = -kernels.box_cox(class_options.own_of(p, labels, loud), q)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 

@@ -69,7 +69,7 @@ def squared_error(
         Gauss, "Theoria Motus", 1809.
     """
     predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
-    values = kernels.squared_error(predictions, targets)
+    values = (predictions - targets) ** 2
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -154,7 +154,7 @@ def absolute_error(
         Boscovich, "De litteraria expeditione", 1757.
     """
     predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
-    values = kernels.absolute_error(predictions, targets)
+    values = numerics.absolute(predictions - targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -441,7 +441,7 @@ def squared_logarithmic_error(
         Törnqvist, Vartia and Vartia, "How Should Relative Changes Be Measured?", 1985.
     """
     predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
-    values = kernels.squared_log_ratio(predictions, targets)
+    values = (jnp.log1p(predictions) - jnp.log1p(targets)) ** 2
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
