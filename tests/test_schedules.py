@@ -185,6 +185,27 @@ def test_of_any_sizes_too(name, shape, setting, scale, seed):
         check(got, want, sizes, shape, jnp.float32, (name, setting, scale))
 
 
+@pytest.mark.parametrize("labels", ["likely", "any"])
+def test_a_half_gradient_of_many_classes_loses_what_rounding_does(labels, rng):
+    """Where a product less is enough, and where it is not: to 1.2 of the rounding."""
+    n, d, v = 64, 16, 1500
+    loss = functools.partial(jaxloss.linear_softmax_cross_entropy, reduction="sum")
+    fused = functools.partial(loss, schedule=Plan("tokens", 16, v))
+    half, wide = (jax.jit(jax.grad(f, (0, 1))) for f in (fused, loss))
+    for scale in (0.05, 1, 8):
+        floats = rng.normal(size=(n, d)), rng.normal(size=(d, v)) * scale / d**0.5
+        hidden, head = (jnp.asarray(a, jnp.bfloat16) for a in floats)
+        x = jnp.matmul(hidden, head, preferred_element_type=jnp.float32)
+        chance = x if labels == "likely" else 0 * x
+        y = jax.random.categorical(jax.random.key(len(labels)), chance)
+        weights = jnp.asarray(rng.uniform(0.5, 2, n), jnp.float32)
+        got = half(hidden, head, y, weights=weights)
+        want = wide(*(a.astype(jnp.float32) for a in (hidden, head)), y, weights=weights)
+        for grad, exact in zip(got, want, strict=True):
+            allowed = 1.2 * error(exact.astype(jnp.bfloat16), exact)
+            assert error(grad, exact) <= allowed, (scale, error(grad, exact), allowed)
+
+
 def test_there_are_500_combinations():
     per_problem = 3 * len(SETTINGS) * len(SCALES) * len(REDUCTIONS)
     assert len(COMBINATIONS) * per_problem >= 500

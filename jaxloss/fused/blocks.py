@@ -32,12 +32,20 @@ class Statistics(NamedTuple):
     own: x of the label; -inf if the head does not hold it.
     spread: Σ class_weights·x over the classes that are present, if asked for.
     entropy: -Σ q·log q of q = exp(x - others), of the classes that are not the label, if asked for.
+    rest: What is to be added to others, for which a float has no more digits; its derivative is
+        that of others already.
     """
 
     others: Array
     own: Array
     spread: Array | None = None
     entropy: Array | None = None
+    rest: Array | None = None
+
+    def ahead(self) -> Array:
+        """others - own, with all digits."""
+        apart = self.others - self.own
+        return apart if self.rest is None else apart + self.rest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,7 +247,16 @@ def _finish(tile: Tile, sums: _Sums, here: Array) -> Statistics:
         jnp.where(here, sums.own, -jnp.inf),
         sums.spread if tile.spread else None,
         entropy if tile.entropy else None,
+        rounded_off(level, log),
     )
+
+
+def rounded_off(x: Array, y: Array) -> Array:
+    """What x + y is more than a float can hold; 0 where the sum is not finite."""
+    total = x + y
+    part = total - x
+    rest = (x - (total - part)) + (y - part)
+    return jnp.where(jnp.isfinite(total), rest, 0)
 
 
 def _slopes(x: Array, part: _Part, labels: Array, found: Statistics, change: Statistics) -> Array:
@@ -247,6 +264,7 @@ def _slopes(x: Array, part: _Part, labels: Array, found: Statistics, change: Sta
     x, hit = _masks(x, part, labels)
     least = jnp.finfo(x.dtype).min
     away = x - jnp.maximum(found.others, least)[:, None]
+    away = away if found.rest is None else away - found.rest[:, None]
     q = jnp.exp(jnp.minimum(away, 0))
     times = change.others[:, None]
     if found.entropy is not None and change.entropy is not None:

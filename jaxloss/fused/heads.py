@@ -148,7 +148,7 @@ def cost_of(
 
     `number` of the classes are present, and `mass` is the sum of their weights.
     """
-    values = numerics.softplus(found.others - found.own)
+    values = numerics.softplus(found.ahead())
     lse = numerics.log_add(found.others, found.own)
     times = 1 if counts is None else counts
     values = times * values
@@ -223,7 +223,7 @@ def log_probs(
         return values, jnp.sum(terms, axis=-1) if entropy else None
     rows = hidden.reshape(-1, hidden.shape[-1])
     found = statistics(how, rows, head, labels.reshape(-1), options, entropy=entropy)
-    odds = found.own - found.others
+    odds = -found.ahead()
     values = -numerics.softplus(-odds).reshape(labels.shape)
     if found.entropy is None:
         return values, None

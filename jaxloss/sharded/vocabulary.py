@@ -16,7 +16,7 @@ from jax import Array
 
 from jaxloss.core import class_options, over_classes
 from jaxloss.fused import heads
-from jaxloss.fused.blocks import Options, Statistics
+from jaxloss.fused.blocks import Options, Statistics, rounded_off
 from jaxloss.sharded.meshes import Axes
 
 
@@ -62,10 +62,13 @@ def merged(found: Statistics, labels: Array, axes: Axes) -> Statistics:
     """The statistics of the whole vocabulary, of which each device holds a part."""
     most = jax.lax.pmax(jax.lax.stop_gradient(found.others), axes)
     level = jnp.where(jnp.isneginf(most), 0, most)
-    total = summed(jnp.exp(found.others - level), axes)
+    away = found.others - level
+    total = summed(jnp.exp(away if found.rest is None else away + found.rest), axes)
     own = summed(jnp.where(labels < 0, 0, found.own), axes)
     spread = None if found.spread is None else summed(found.spread, axes)
-    return Statistics(level + jnp.log(total), own, spread)
+    log = jnp.log(total)
+    rest = jax.lax.stop_gradient(rounded_off(level, log))
+    return Statistics(level + log, own, spread, rest=rest)
 
 
 def summed(array: Array, axes: Axes) -> Array:

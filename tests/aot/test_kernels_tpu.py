@@ -1,17 +1,10 @@
 """The TPU kernels fit: compiled for four chips by the compiler that comes with `jax[tpu]`."""
 
-import os
-
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # the lock that another process may hold is not ours
-os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-os.environ["TPU_LOG_DIR"] = "disabled"
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
 from kernels import SHAPES, compiled, operands
+from topologies import one, temporaries
 
 from jaxloss.fused import kernels, pallas_tpu, plan
 from jaxloss.fused.blocks import Tile
@@ -22,9 +15,7 @@ RAGGED = (1001, 200, 50257, jnp.float32, False)
 
 
 def build(chip, tokens, features, classes, dtype, capped, size=None):
-    topology = topologies.get_topology_desc(platform="tpu", topology_name=CHIPS[chip])
-    sharding = SingleDeviceSharding(topology.devices[0])
-    arguments = operands(tokens, features, classes, dtype, capped, sharding)
+    arguments = operands(tokens, features, classes, dtype, capped, one(CHIPS[chip]))
     made = plan(*arguments[:2], implementation="pallas_tpu", backend="tpu")
     size = size or Tile(made.rows, made.classes)
     return compiled(pallas_tpu, size, arguments), arguments
@@ -43,10 +34,10 @@ def build(chip, tokens, features, classes, dtype, capped, size=None):
 def test_forward_and_backward_fit(chip, shape):
     """In the vector memory that the kernels ask for, with no temporary of [tokens, classes]."""
     program, _ = build(chip, *shape)
-    text, memory = program.as_text(), program.memory_analysis()
+    size, text = temporaries(program), program.as_text()
     assert text is not None and text.count("tpu_custom_call") >= 3
-    assert memory is not None and memory.temp_size_in_bytes < 2**25
-    print(f"{chip} {shape}: {memory.temp_size_in_bytes / 2**20:.1f} MiB")
+    assert size < 2**25
+    print(f"{chip} {shape}: {size / 2**20:.1f} MiB")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
