@@ -15,6 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jaxloss
 
 STEPS, ROWS = 20, 18
+HEARTBEAT = 10  # seconds, of a training in which one dies
 # where the rows of each process begin and end: uneven shares, and of four one is empty
 CUTS = {1: (0, 18), 2: (0, 11, 18), 4: (0, 9, 9, 16, 18)}
 
@@ -74,7 +75,7 @@ def main(port, process, processes, folder, sent, sender, at, spread):
         processes,
         process,
         cluster_detection_method="deactivate",
-        heartbeat_timeout_seconds=10 if sent == signal.SIGKILL else 100,
+        heartbeat_timeout_seconds=HEARTBEAT if sent == signal.SIGKILL else 100,
     )
     mesh = jax.make_mesh((processes,), ("rows",), axis_types=(AxisType.Auto,))
     step, params = make()

@@ -127,12 +127,8 @@ class Keeper:
             )
         self.last = int(like.step)
         for step in steps:
-            saved, fault = None, ""
-            try:
-                saved = self._read(step, like)
-            except Exception as error:  # of a part of an array Orbax raises no narrower one
-                fault = str(error).strip().partition("\n")[0] or type(error).__name__
-            if fault := _of_any_process(fault):
+            saved, fault = self._attempt(step, like)
+            if saved is None:
                 bad[step] = fault
                 continue
             self._set_aside(bad, step)
@@ -144,6 +140,15 @@ class Keeper:
             f"no checkpoint in {self.manager.directory} can be continued: {_listed(bad)}. Give "
             "the model and the optimizer that it was made with, or another folder."
         )
+
+    def _attempt(self, step: int, like: TrainState) -> tuple[Saved | None, str]:
+        """What was saved, or what is wrong with it for any of the processes."""
+        try:
+            saved, fault = self._read(step, like), ""
+        except Exception as error:  # of a part of an array Orbax raises no narrower one
+            saved, fault = None, str(error).strip().partition("\n")[0] or type(error).__name__
+        fault = _of_any_process(fault)
+        return (None if fault else saved), fault
 
     def _read(self, step: int, like: TrainState) -> Saved:
         import orbax.checkpoint as ocp
