@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import commands
@@ -51,12 +52,11 @@ def start(commands, folder):
             each.kill()
 
 
-def workers(count, folder, sent=0, sender=0, at=0):
+def workers(count, folder, sent=0, sender=0, at=0, *, spread=False):
     """One of them sends itself a signal at a step."""
     port, script = free_port(), Path(worker.__file__)
-    return start(
-        [[script, port, i, count, folder, int(sent), sender, at] for i in range(count)], folder
-    )
+    said = folder, int(sent), sender, at, spread
+    return start([[script, port, i, count, *said] for i in range(count)], folder)
 
 
 def ours(out):
@@ -100,13 +100,18 @@ def test_four_processes_give_the_losses_of_one(alone, tmp_path):
     assert_ends_as(alone, tmp_path)
 
 
+SAID = ["the leader task was preempted/died", "heartbeat timeout"]
+
+
 @pytest.mark.parametrize("dead", [0, 1], ids=["coordinator", "other"])
 def test_when_one_dies_the_others_end_and_the_run_is_resumed(dead, alone, tmp_path):
     """What they say is JAX's: the documentation of `jaxloss.cli.processes.join` quotes it."""
     ended = workers(2, tmp_path, sent=signal.SIGKILL, sender=dead, at=14)
+    last = max(path.stat().st_mtime for path in tmp_path.iterdir())  # shortly before the death
+    assert time.time() - last < 3 * worker.HEARTBEAT
     (killed, _, _), (survivor, _, err) = ended[dead], ended[1 - dead]
     assert killed.returncode == -signal.SIGKILL and survivor.returncode not in (0, None)
-    assert ("heartbeat timeout" in err and "another task died" in err) or dead == 0, err
+    assert "another task died" in err and SAID[dead] in err, err
     assert checkpoints(tmp_path)[-1] in (8, 12)
     if dead == 0:
         for one in said_by(workers(2, tmp_path)):
@@ -115,12 +120,20 @@ def test_when_one_dies_the_others_end_and_the_run_is_resumed(dead, alone, tmp_pa
 
 
 def test_a_signal_to_one_ends_all_with_one_checkpoint(alone, tmp_path):
-    """SIGTERM, and when the run is resumed Ctrl-C in the other process."""
+    """SIGTERM, and when the run is resumed Ctrl-C in the other process.
+
+    The parameters are spread, and before the run is resumed the part of one process is damaged.
+    """
     for sent, sender, at in ((signal.SIGTERM, 1, 4), (signal.SIGINT, 0, 10)):
-        said = said_by(workers(2, tmp_path, sent, sender, at))
+        ended = workers(2, tmp_path, sent, sender, at, spread=True)
         stopped = "terminated" if sent == signal.SIGTERM else "interrupted"
-        assert [(one["stopped"], one["step"]) for one in said] == [(stopped, at + 3)] * 2
-        assert checkpoints(tmp_path)[-1] == at + 3
+        said = [(one["stopped"], one["step"]) for one in said_by(ended)]
+        assert said == [(stopped, at + 3)] * 2 and checkpoints(tmp_path)[-1] == at + 3
+        if at == 4:
+            for part in (tmp_path / "7/state/ocdbt.process_1/d").iterdir():
+                part.write_bytes(part.read_bytes()[:100])
+    assert "step 7: " in ended[0][2] and "The one of step 4 is used" in ended[0][2]
+    assert "step 7: " not in ended[1][2] and (tmp_path / "damaged-7").is_dir()
     assert_ends_as(alone, tmp_path)
 
 

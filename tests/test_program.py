@@ -1,6 +1,7 @@
 """What a step compiles to: its memory, and how often."""
 
 import dataclasses
+import functools
 import re
 from typing import Any
 
@@ -38,6 +39,23 @@ def test_memory_is_reported_and_the_state_is_reused():
     assert not state.params["w"].is_deleted()
     step, state, batch = make(donate=False)
     assert step.memory_report(state, batch).aliased == 0
+
+
+def test_what_skips_holds_the_gradient_and_the_new_moments():
+    """In units of the parameters; more is a copy that nobody needs."""
+    params = {f"{i}": jnp.ones((64, 64)) for i in range(8)}
+    x = np.ones((16, 64), np.float32)
+
+    def deep(params, x):
+        p = functools.reduce(lambda h, w: jnp.tanh(h @ w), params.values(), x)
+        return jaxloss.squared_error(p, x, reduction=jaxloss.stats)
+
+    def temporaries(tx, nonfinite):
+        step = jaxloss.make_train_step(deep, tx, nonfinite=nonfinite)
+        return step.memory_report(step.init(params), x).temporaries / (8 * 64 * 64 * 4)
+
+    for tx, most in ((optax.sgd(0.1), 1.0), (optax.adam(0.1), 2.5)):
+        assert temporaries(tx, "skip") <= temporaries(tx, "apply") + most
 
 
 def test_memory_is_that_of_one_device():

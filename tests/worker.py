@@ -15,6 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jaxloss
 
 STEPS, ROWS = 20, 18
+HEARTBEAT = 10  # seconds, of a training in which one dies
 # where the rows of each process begin and end: uneven shares, and of four one is empty
 CUTS = {1: (0, 18), 2: (0, 11, 18), 4: (0, 9, 9, 16, 18)}
 
@@ -29,7 +30,7 @@ def loss_fn(params, batch):
 def make():
     """The step, and the parameters to start from."""
     rng = np.random.default_rng(0)
-    params = {"w": rng.normal(size=(5, 8)), "v": rng.normal(size=8)}
+    params = {"w": rng.normal(size=(5, 512)), "v": rng.normal(size=512) / 16}
     step = jaxloss.make_train_step(loss_fn, optax.adam(1e-2), ema=0.9, microbatches=2)
     return step, jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
 
@@ -56,26 +57,40 @@ def train(folder, step, state, rows, **options):
     return jaxloss.fit(step, state, rows, steps=STEPS, **options)
 
 
-def main(port, process, processes, folder, sent, sender, at):
+def placed(mesh, spread):
+    """The parameters everywhere, or each in parts."""
+    if not spread:
+        return NamedSharding(mesh, PartitionSpec())
+    return {"w": NamedSharding(mesh, PartitionSpec(None, "rows")), "v": on_rows(mesh)}
+
+
+def on_rows(mesh):
+    return NamedSharding(mesh, PartitionSpec("rows"))
+
+
+def main(port, process, processes, folder, sent, sender, at, spread):
     process, processes, sent, at = int(process), int(processes), int(sent), int(at)
     jax.distributed.initialize(
         f"localhost:{port}",
         processes,
         process,
         cluster_detection_method="deactivate",
-        heartbeat_timeout_seconds=10 if sent == signal.SIGKILL else 100,
+        heartbeat_timeout_seconds=HEARTBEAT if sent == signal.SIGKILL else 100,
     )
     mesh = jax.make_mesh((processes,), ("rows",), axis_types=(AxisType.Auto,))
     step, params = make()
-    everywhere = NamedSharding(mesh, PartitionSpec())
     state, history = train(
         folder,
         step,
-        step.init(params, sharding=everywhere),
+        step.init(params, sharding=placed(mesh, spread == "True")),
         lambda _: batches(0, process, processes, sent if process == int(sender) else None, at),
-        sharding=NamedSharding(mesh, PartitionSpec("rows")),
+        sharding=on_rows(mesh),
     )
-    leaves = map(np.asarray, jax.tree.leaves((state.params, state.opt_state, state.ema)))
+    whole = jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    trained = state.params, state.opt_state, state.ema
+    if spread == "True":
+        trained = whole(trained)
+    leaves = map(np.asarray, jax.tree.leaves(trained))
     digest = hashlib.sha256(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest()
     said = {"count": jax.process_count(), "pid": os.getpid(), "digest": digest}
     said |= {"step": int(state.step), "stopped": history.stopped}

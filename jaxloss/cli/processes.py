@@ -23,7 +23,8 @@ def join(coordinator: str | None, process: int | None, processes: int | None) ->
     been missing for 100 seconds. Before that a step of theirs may raise an error, as it has no
     answer. JAX prints "Terminating process because the JAX distributed service detected fatal
     errors. This most likely indicates that another task died", and which one, as in "Task 1
-    heartbeat timeout".
+    heartbeat timeout"; of the first process at once, and that "the leader task was
+    preempted/died".
 
     Raises:
         Mistake: The options do not fit each other, or the processes do not find each other.

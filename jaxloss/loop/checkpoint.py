@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.experimental.multihost_utils import sync_global_devices
+from jax.experimental.multihost_utils import process_allgather, sync_global_devices
 
 from jaxloss.loop.batches import Place
 from jaxloss.loop.history import History
@@ -26,6 +26,8 @@ from jaxloss.train.step import TrainState
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
+
+_LONGEST = 300  # bytes of what processes tell each other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,10 +127,9 @@ class Keeper:
             )
         self.last = int(like.step)
         for step in steps:
-            try:
-                saved = self._read(step, like)
-            except (ValueError, TypeError, KeyError, OSError) as error:
-                bad[step] = str(error).strip().partition("\n")[0]
+            saved, fault = self._attempt(step, like)
+            if saved is None:
+                bad[step] = fault
                 continue
             self._set_aside(bad, step)
             self.last = step
@@ -139,6 +140,15 @@ class Keeper:
             f"no checkpoint in {self.manager.directory} can be continued: {_listed(bad)}. Give "
             "the model and the optimizer that it was made with, or another folder."
         )
+
+    def _attempt(self, step: int, like: TrainState) -> tuple[Saved | None, str]:
+        """What was saved, or what is wrong with it for any of the processes."""
+        try:
+            saved, fault = self._read(step, like), ""
+        except Exception as error:  # of a part of an array Orbax raises no narrower one
+            saved, fault = None, str(error).strip().partition("\n")[0] or type(error).__name__
+        fault = _of_any_process(fault)
+        return (None if fault else saved), fault
 
     def _read(self, step: int, like: TrainState) -> Saved:
         import orbax.checkpoint as ocp
@@ -160,7 +170,12 @@ class Keeper:
     def _items(self, step: int, **wanted: ocp.args.CheckpointArgs) -> dict[str, PyTree]:
         import orbax.checkpoint as ocp
 
-        return dict(self.manager.restore(step, args=ocp.args.Composite(**wanted)).items())
+        args = ocp.args.Composite(**wanted)
+        if self.options is None:
+            return dict(self.manager.restore(step, args=args).items())
+        # the manager would wait for processes that found a fault in their part
+        handler = ocp.CompositeCheckpointHandler()
+        return dict(handler.restore(self.manager.directory / str(step), args=args).items())
 
     def _set_aside(self, bad: Mapping[int, str], used: int) -> None:
         """Says what is wrong with newer checkpoints, and renames them: their steps come again."""
@@ -234,6 +249,15 @@ def _placed(found: Array, like: Array) -> Array:
         data = jnp.array(np.asarray(jax.random.key_data(found)))
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(found))
     return jnp.array(np.asarray(found))
+
+
+def _of_any_process(fault: str) -> str:
+    """What one of them found, each of which may have read another part."""
+    if jax.process_count() == 1:
+        return fault
+    own = np.frombuffer(fault.encode()[:_LONGEST].ljust(_LONGEST), np.uint8)
+    texts = [bytes(each).decode(errors="replace").strip() for each in process_allgather(own)]
+    return next(filter(None, texts), "")
 
 
 def _listed(bad: Mapping[int, str]) -> str:
