@@ -557,11 +557,13 @@ def test_every_mode_of_differentiation(case, rng):
         def f(x):
             return options_of(case)(x, *arrays[1:])
 
+        grad = jax.jit(jax.grad(f))  # traced once for all that takes it
+
         @jax.jit
         def modes(x):
-            slope = jax.grad(f)(x)
+            slope = grad(x)
             along = jax.jvp(f, (x,), (v,))[1], jnp.vdot(jax.jacfwd(f)(x), v), jnp.vdot(slope, v)
-            curves = [jnp.tensordot(d(jax.grad(f))(x), v, x.ndim) for d in (jax.jacfwd, jax.jacrev)]
+            curves = [jnp.tensordot(d(grad)(x), v, x.ndim) for d in (jax.jacfwd, jax.jacrev)]
             return f(x), slope, along, curves
 
         up, down, (value, slope, along, curves) = modes(x + move), modes(x - move), modes(x)
