@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items):
     """One process runs all tests of a file, and shares what it compiled; but see `harness.law`."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def pytest_collection_finish():
