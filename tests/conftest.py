@@ -57,12 +57,13 @@ def pytest_collection_modifyitems(items):
     """One process runs all tests of a file, and shares what it compiled; but see `harness.law`."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def pytest_collection_finish():
-    """What was imported is no garbage, and is not searched for any."""
+    """What was imported is no garbage, and is not searched for any; the rest is so less often."""
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_terminal_summary(terminalreporter):

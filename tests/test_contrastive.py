@@ -36,25 +36,36 @@ def test_an_anchor_without_a_positive_counts_for_nothing(loss, rng):
 def test_partners_in_different_parts_find_each_other(loss, rng):
     x = rng.normal(size=(6, 3)).astype(np.float32)
     labels = np.array([0, 1, 2, 0, 1, 2])
-    parts = [loss(x[i], labels[i], reduction=jaxloss.stats) for i in (slice(0, 3), slice(3, 6))]
-    assert parts[0].value() == 0
-    np.testing.assert_allclose(jaxloss.merge(parts).value(), loss(x, labels), rtol=1e-6)
+
+    @jax.jit
+    def merged(x, labels):
+        halves = slice(0, 3), slice(3, 6)
+        parts = [loss(x[i], labels[i], reduction=jaxloss.stats) for i in halves]
+        return parts[0].value(), jaxloss.merge(parts).value(), loss(x, labels)
+
+    first, together, whole = merged(x, labels)
+    assert first == 0
+    np.testing.assert_allclose(together, whole, rtol=1e-6)
 
 
 def test_ntxent_is_a_mean_over_pairs_and_supcon_over_anchors(rng):
     x = rng.normal(size=(5, 3)).astype(np.float32)
     labels = np.array([0, 0, 0, 1, 1])
-    values = jaxloss.ntxent(x, labels, reduction=None)
-    np.testing.assert_allclose(jaxloss.ntxent(x, labels), values.sum() / (3 * 2 + 2), rtol=1e-6)
-    once = jaxloss.ntxent(x, labels, reduction=jaxloss.unit_mean)
+    reductions = "mean", None, jaxloss.unit_mean
+    mean, values, once = jax.jit(
+        lambda *given: [jaxloss.ntxent(*given, reduction=each) for each in reductions]
+    )(x, labels)
+    np.testing.assert_allclose(mean, values.sum() / (3 * 2 + 2), rtol=1e-6)
     np.testing.assert_allclose(once, values.sum() / 5, rtol=1e-6)
-    values = jaxloss.supcon_loss(x, labels, reduction=None)
-    np.testing.assert_allclose(jaxloss.supcon_loss(x, labels), values.mean(), rtol=1e-6)
+    mean, values = jax.jit(
+        lambda *given: [jaxloss.supcon_loss(*given, reduction=each) for each in reductions[:2]]
+    )(x, labels)
+    np.testing.assert_allclose(mean, values.mean(), rtol=1e-6)
 
 
 def test_one_positive_each_makes_ntxent_and_supcon_one_loss(rng):
     x, labels = rng.normal(size=(8, 3)).astype(np.float32), np.array([0, 1, 2, 3] * 2)
-    both = [loss(x, labels, temperature=0.3) for loss in GROUPED]
+    both = [jax.jit(loss)(x, labels, temperature=0.3) for loss in GROUPED]
     np.testing.assert_allclose(*both, rtol=1e-6)
 
 
