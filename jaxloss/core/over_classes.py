@@ -106,11 +106,10 @@ def cross_entropy_at(logits: Array, labels: Array) -> Array:
 
 
 def _slope_at(logits: Array, labels: Array) -> Array:
-    behind = _behind(logits)
-    rest = _rest(jnp.exp(behind), labels)
-    total = rest + jnp.exp(finite(at(logits, labels)) - finite(_top(logits)))
-    others = jnp.exp(behind - jnp.log(total)[..., None])
-    return jnp.where(hit(logits, labels), (-rest / total)[..., None], others)
+    total = jnp.sum(_shares(logits), axis=-1)
+    own = -_rest(_shares(logits), labels) / total
+    others = jnp.exp(_behind(logits) - jnp.log(total)[..., None])
+    return jnp.where(hit(logits, labels), own[..., None], others)
 
 
 @closed_form(
