@@ -18,7 +18,7 @@ WRAPPERS = sorted((Path(jaxloss.__file__).parent / "compat").glob("*.py"))
 
 
 def of_every_peer(*lists):
-    """A test of each thing of each peer; one process imports a peer."""
+    """A test of each thing of each peer."""
     return [
         pytest.param(peer, thing, id=f"{peer.name}-{thing}")
         for peer in PEERS
