@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import zlib
 
@@ -14,6 +15,7 @@ import mpmath
 import numpy as np
 import pytest
 from effort import FLAGS
+from xdist.scheduler import LoadScopeScheduling
 
 import jaxloss
 
@@ -52,12 +54,17 @@ def pytest_configure(config):
     config.pluginmanager.register(Names())
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """One process runs all tests of a file, and shares what it compiled; but see `harness.law`."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+class Shared(LoadScopeScheduling):
+    """One process runs all laws of a row, or a whole other file, and shares what it compiled."""
+
+    def _split_scope(self, nodeid):
+        file, _, test = nodeid.partition("::")
+        row = re.search(r"\[(?:(?:32|64)-)?(.*)\]$", test)
+        return row[1] if row and file.endswith("test_contract.py") else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Shared(config, log)
 
 
 def pytest_collection_finish():

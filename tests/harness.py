@@ -54,9 +54,7 @@ def law(*kinds, losses=False, only=lambda case: True):
                 exempt = exempt or (getattr(case, field) and test.__name__ == name)
             again = losses and case.loss in seen
             if not (exempt or again) and (not kinds or case.kind in kinds) and only(case):
-                # one process runs all laws of a case and shares what it compiled
-                group = pytest.mark.xdist_group(str(case))
-                chosen.append(pytest.param(case, id=str(case), marks=[group]))
+                chosen.append(pytest.param(case, id=str(case)))
                 seen.add(case.loss)
         return pytest.mark.parametrize("case", chosen)(test)
 

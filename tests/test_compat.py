@@ -18,20 +18,16 @@ WRAPPERS = sorted((Path(jaxloss.__file__).parent / "compat").glob("*.py"))
 
 
 def of_every_peer(*lists):
-    """A test of each thing of each peer; one process imports a peer."""
+    """A test of each thing of each peer."""
     return [
-        pytest.param(
-            peer, thing, id=f"{peer.name}-{thing}", marks=pytest.mark.xdist_group(peer.name)
-        )
+        pytest.param(peer, thing, id=f"{peer.name}-{thing}")
         for peer in PEERS
         for name in lists
         for thing in getattr(peer, name)
     ]
 
 
-each_peer = pytest.mark.parametrize(
-    "peer", [pytest.param(p, id=p.name, marks=pytest.mark.xdist_group(p.name)) for p in PEERS]
-)
+each_peer = pytest.mark.parametrize("peer", [pytest.param(p, id=p.name) for p in PEERS])
 
 
 @pytest.fixture(autouse=True)

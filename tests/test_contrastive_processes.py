@@ -7,13 +7,9 @@ import contrastive_worker
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from test_processes import free_port, ours, start
 
 import jaxloss
-
-# after the processes of that file and not beside them, which have two cores together
-pytestmark = pytest.mark.xdist_group("test_processes")
 
 
 def test_four_processes_have_the_gradients_of_one(tmp_path, monkeypatch):

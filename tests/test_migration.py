@@ -31,13 +31,7 @@ def chosen(line: Line, rng):
     return arrays
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        pytest.param(line, id=str(line), marks=pytest.mark.xdist_group(line.counterpart.peer))
-        for line in LINES
-    ],
-)
+@pytest.mark.parametrize("line", LINES, ids=str)
 def test_line_is_true(line, rng):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         arrays = chosen(line, rng)
