@@ -106,9 +106,9 @@ def cross_entropy_at(logits: Array, labels: Array) -> Array:
 
 
 def _slope_at(logits: Array, labels: Array) -> Array:
-    total = jnp.sum(_shares(logits), axis=-1)
-    own = -_rest(_shares(logits), labels) / total
-    others = jnp.exp(_behind(logits) - jnp.log(total)[..., None])
+    shares = _shares(logits)
+    total = jnp.sum(shares, axis=-1)
+    own, others = -_rest(shares, labels) / total, shares / total[..., None]
     return jnp.where(hit(logits, labels), own[..., None], others)
 
 
@@ -125,11 +125,11 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
 
 
 def _slope_of_cross_entropy(logits: Array, targets: Array) -> Array:
-    top, behind, mass = largest(logits), _behind(logits), jnp.sum(targets, axis=-1, keepdims=True)
-    rest = _rest(jnp.exp(behind), top)[..., None]
+    top, shares, mass = largest(logits), _shares(logits), jnp.sum(targets, axis=-1, keepdims=True)
+    rest = _rest(shares, top)[..., None]
     total = _share_of_top(logits, top)[..., None] + rest
     of_top = (mass - targets) - mass * (rest / total)
-    return jnp.where(hit(logits, top), of_top, mass * jnp.exp(behind - jnp.log(total)) - targets)
+    return jnp.where(hit(logits, top), of_top, mass * (shares / total) - targets)
 
 
 @closed_form(
@@ -198,8 +198,8 @@ def _slope_in_targets(logits: Array, targets: Array) -> Array:
 
 
 def _slope_of_spread(logits: Array, targets: Array) -> Array:
-    behind = _behind(logits)
-    p = jnp.exp(behind - jnp.log(jnp.sum(jnp.exp(behind), axis=-1, keepdims=True)))
+    shares = _shares(logits)
+    p = shares / jnp.sum(shares, axis=-1, keepdims=True)
     return jnp.sum(targets, axis=-1, keepdims=True) * p - targets
 
 
