@@ -459,7 +459,7 @@ def test_nan_stays_in_its_unit(case, rng):
 @law(losses=True)
 def test_nan_shows_in_a_large_batch(case, rng):
     """Where XLA works on vectors too: its maximum and its exp may lose a NaN there."""
-    units = 64 if case.kind == "coupled" else 1024
+    units = 64 if case.kind == "coupled" else 4096
     arrays, loss = arrays_of(case, rng, (units,)), users_jit(options_of(case))
     assert np.isfinite(loss(*arrays))
     for argument in set(floats_of(arrays)) - set(case.shared):

@@ -12,6 +12,11 @@ from jax import Array
 from jaxloss.core.numerics import closed_form, sigmoid, softplus
 
 
+def _positive(x: Array) -> Array:
+    """max(0, x), and the NaN that a maximum of XLA on CPU loses inside of a large sum."""
+    return jnp.maximum(x, 0) + 0 * jnp.sign(x)
+
+
 def _times(x: Array, slope: Array) -> Array:
     """x · slope for a slope of 0 or more, of which 0 ends even an infinite x."""
     most = jnp.finfo(x.dtype).max
@@ -27,7 +32,7 @@ def _slope_of_hinge(x: Array, y: Array) -> Array:
 )
 def hinge(x: Array, y: Array) -> Array:
     """max(0, 1 - x·y)."""
-    return jnp.maximum(1 - x * y, 0)
+    return _positive(1 - x * y)
 
 
 def _slope_of_squared_hinge(x: Array, y: Array) -> Array:
@@ -41,7 +46,7 @@ def _slope_of_squared_hinge(x: Array, y: Array) -> Array:
 )
 def squared_hinge(x: Array, y: Array) -> Array:
     """max(0, 1 - x·y)²."""
-    return jnp.maximum(-(x * y - 1), 0) ** 2
+    return _positive(-(x * y - 1)) ** 2
 
 
 def _slope_of_perceptron(x: Array, y: Array) -> Array:
@@ -54,7 +59,7 @@ def _slope_of_perceptron(x: Array, y: Array) -> Array:
 )
 def perceptron(x: Array, y: Array) -> Array:
     """max(0, -x·y)."""
-    return jnp.maximum(-(x * y), 0)
+    return _positive(-(x * y))
 
 
 @closed_form(
