@@ -9,12 +9,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from jaxloss.core.numerics import closed_form, sigmoid, softplus
-
-
-def _positive(x: Array) -> Array:
-    """max(0, x), and the NaN that a maximum of XLA on CPU loses inside of a large sum."""
-    return jnp.maximum(x, 0) + 0 * jnp.sign(x)
+from jaxloss.core.numerics import closed_form, positive_part, sigmoid, softplus
 
 
 def _times(x: Array, slope: Array) -> Array:
@@ -32,7 +27,7 @@ def _slope_of_hinge(x: Array, y: Array) -> Array:
 )
 def hinge(x: Array, y: Array) -> Array:
     """max(0, 1 - x·y)."""
-    return _positive(1 - x * y)
+    return positive_part(1 - x * y)
 
 
 def _slope_of_squared_hinge(x: Array, y: Array) -> Array:
@@ -46,7 +41,7 @@ def _slope_of_squared_hinge(x: Array, y: Array) -> Array:
 )
 def squared_hinge(x: Array, y: Array) -> Array:
     """max(0, 1 - x·y)²."""
-    return _positive(-(x * y - 1)) ** 2
+    return positive_part(-(x * y - 1)) ** 2
 
 
 def _slope_of_perceptron(x: Array, y: Array) -> Array:
@@ -59,7 +54,7 @@ def _slope_of_perceptron(x: Array, y: Array) -> Array:
 )
 def perceptron(x: Array, y: Array) -> Array:
     """max(0, -x·y)."""
-    return _positive(-(x * y))
+    return positive_part(-(x * y))
 
 
 @closed_form(

@@ -47,9 +47,10 @@ def closed_form(
     return decorate
 
 
+@closed_form(lambda x: jnp.where(x <= 0, 0, 1).astype(x.dtype))
 def positive_part(x: Array) -> Array:
-    """max(0, x) with derivative 0 at 0; of XLA's own maximum a sum may lose the NaN."""
-    return jnp.where(x <= 0, 0, x)
+    """max(0, x) with derivative 0 at 0, and the NaN that XLA's maximum loses in a large sum."""
+    return jnp.maximum(x, 0) + 0 * jnp.sign(x)
 
 
 def xlogy(x: Array, y: Array) -> Array:
@@ -210,7 +211,8 @@ def p_norm(x: Array, p: Array) -> Array:
 def _scaled(x: Array) -> tuple[Array, Array]:
     """The largest entry of the last axis, and the entries as shares of it."""
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0))
-    return largest, jnp.where(jnp.isinf(x), jnp.sign(x), _ratio(x, largest))
+    shares = x / jnp.where(largest == 0, 1, largest)  # NaN, where the largest has lost it
+    return largest, jnp.where(jnp.isinf(x), jnp.sign(x), shares)
 
 
 def _curve_of_sigmoid(x: Array) -> Array:

@@ -475,5 +475,5 @@ def contrastive_loss(
     checks.require(inputs.RANGES["in [0, 1]"], "labels", labels, "a share is in [0, 1]")
     margin = inputs.option("margin", margin, x1, must_be="positive")
     D = numerics.finite(distances(x1, x2))
-    values = labels * D * (D / 2) + (1 - labels) * jnp.maximum(0, margin - D) ** 2 / 2
+    values = labels * D * (D / 2) + (1 - labels) * numerics.positive_part(margin - D) ** 2 / 2
     return reduce(values, where=where, weights=weights, reduction=reduction)

@@ -233,7 +233,7 @@ def multiclass_hinge_loss(
         Machines", 2001.
     """
     scores, labels, loud = inputs.labelled_apart(where, logits=scores, labels=labels, name="scores")
-    values = loud * jnp.maximum(0, 1 + _behind(scores, labels, loud))
+    values = loud * numerics.positive_part(1 + _behind(scores, labels, loud))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -276,7 +276,7 @@ def multiclass_perceptron_loss(
         Collins, "Discriminative Training Methods for Hidden Markov Models", 2002.
     """
     scores, labels, loud = inputs.labelled_apart(where, logits=scores, labels=labels, name="scores")
-    values = loud * jnp.maximum(0, _behind(scores, labels, loud))
+    values = loud * numerics.positive_part(_behind(scores, labels, loud))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -392,7 +392,7 @@ def multilabel_margin_loss(
     itself = jnp.broadcast_to(jnp.eye(scores.shape[-1], dtype=bool), lags.shape)
     lags = jnp.where(itself | absent[..., None, :], -jnp.inf, lags)
     pairs = labels[..., None] * (1 - labels[..., None, :])
-    hinges = jnp.sum(numerics.xtimes(pairs, jnp.maximum(0, 1 + lags)), axis=(-2, -1))
+    hinges = jnp.sum(numerics.xtimes(pairs, numerics.positive_part(1 + lags)), axis=(-2, -1))
     values = hinges / jnp.sum(~absent, axis=-1, dtype=scores.dtype)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
@@ -493,7 +493,7 @@ def hinge_embedding_loss(
     distances, labels = inputs.paired(where, fill={"labels": 1}, distances=distances, labels=labels)
     inputs.require_signs(labels)
     margin = inputs.option("margin", margin, distances, must_be="a number")
-    apart = jnp.maximum(0, margin - distances)
+    apart = numerics.positive_part(margin - distances)
     values = numerics.blend((1 + labels) / 2, apart, distances)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
@@ -546,7 +546,7 @@ def cosine_embedding_loss(
     inputs.require_signs(labels)
     margin = inputs.option("margin", margin, x1, must_be="a number")
     s = numerics.cosine(x1, x2)
-    values = numerics.blend((1 + labels) / 2, jnp.maximum(0, s - margin), 1 - s)
+    values = numerics.blend((1 + labels) / 2, numerics.positive_part(s - margin), 1 - s)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 

@@ -93,7 +93,7 @@ def triplet_margin_loss(
     apart = d(anchors, negatives)
     if swap:
         apart = jnp.minimum(apart, d(positives, negatives))
-    values = jnp.maximum(0, d(anchors, positives) - apart + margin)
+    values = numerics.positive_part(d(anchors, positives) - apart + margin)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 

@@ -163,7 +163,7 @@ def margin_ranking_loss(
     x1, x2, labels = inputs.paired(where, fill={"labels": 1}, x1=x1, x2=x2, labels=labels)
     inputs.require_signs(labels)
     margin = inputs.option("margin", margin, x1, must_be="a number")
-    values = jnp.maximum(0, margin - numerics.signed(x1 - x2, labels))
+    values = numerics.positive_part(margin - numerics.signed(x1 - x2, labels))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
