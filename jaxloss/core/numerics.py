@@ -211,7 +211,8 @@ def p_norm(x: Array, p: Array) -> Array:
 def _scaled(x: Array) -> tuple[Array, Array]:
     """The largest entry of the last axis, and the entries as shares of it."""
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0))
-    shares = x / jnp.where(largest == 0, 1, largest)  # NaN, where the largest has lost it
+    nothing = jax.lax.stop_gradient(x)  # 0, or a NaN that the largest has lost
+    shares = jnp.where(largest == 0, nothing, x / jnp.where(largest == 0, 1, largest))
     return largest, jnp.where(jnp.isinf(x), jnp.sign(x), shares)
 
 
