@@ -36,6 +36,12 @@ def mistake(jaxloss):
     return command
 
 
+def read_arrays(path):
+    """All of them, of a file that is closed again."""
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
 def read_json(path):
     return json.loads(path.read_text())
 

@@ -13,7 +13,7 @@ import time
 import commands
 import numpy as np
 import pytest
-from commands import forward, read_csv, read_json
+from commands import forward, read_arrays, read_csv, read_json
 from matplotlib.image import imread
 
 from jaxloss.cli import catalogue, data, fit
@@ -198,7 +198,7 @@ def test_fit_learns_digits_and_a_numpy_network_recomputes_its_scores(jaxloss, tm
     names = {"config.json", "history.csv", "loss.png", "model.npz", "result.json"}
     assert {path.name for path in run.iterdir()} == names
     result, table = read_json(run / "result.json"), data.load("digits", None, None)
-    model = dict(np.load(run / "model.npz"))
+    model = read_arrays(run / "model.npz")
     splits = [model[f"{part}_rows"] for part in ("train", "validation", "test")]
     assert sorted(np.concatenate(splits)) == list(range(1797))
     for part, rows in zip(("train", "validation", "test"), splits, strict=True):
@@ -293,7 +293,7 @@ def test_every_option_of_fit_changes_something(option, value, shown, jaxloss, tm
     assert (code, err) == (0, "")
     run = {name: read_json(tmp_path / "run" / f"{name}.json") for name in ("config", "result")}
     run |= {"history": read_csv(tmp_path / "run" / "history.csv"), "value": value}
-    run["model"] = np.load(tmp_path / "run" / "model.npz")
+    run["model"] = read_arrays(tmp_path / "run" / "model.npz")
     assert shown(run)
 
 
@@ -302,7 +302,7 @@ def test_microbatches_give_the_same_model_in_less_memory(jaxloss, tmp_path):
     for count in (1, 4):
         arguments = ["--data", "iris", "--epochs", 2, "--hidden", 8, "--microbatches", count]
         jaxloss("fit", *arguments, "--out", f"run{count}")
-        models.append(np.load(tmp_path / f"run{count}" / "model.npz"))
+        models.append(read_arrays(tmp_path / f"run{count}" / "model.npz"))
     assert read_json(tmp_path / "run4" / "config.json")["microbatches"] == 4
     for name in models[0]:
         np.testing.assert_allclose(models[0][name], models[1][name], atol=1e-5)
@@ -338,7 +338,7 @@ def test_control_c_saves_what_was_trained(tmp_path):
     result = read_json(tmp_path / "run" / "result.json")
     assert result["stopped"] == "interrupted" and 0 < result["test"]["accuracy"] <= 1
     assert len(read_csv(tmp_path / "run" / "history.csv")) == result["epochs"]
-    assert "kernel_2" in np.load(tmp_path / "run" / "model.npz")
+    assert "kernel_2" in read_arrays(tmp_path / "run" / "model.npz")
 
 
 def _read(terminal):
@@ -374,7 +374,7 @@ def test_the_line_is_found(jaxloss, tmp_path):
     assert abs(result["w"] - 3.7) < 1e-5 and abs(result["b"] + 1.3) < 1e-5
     assert result["stopped"] == "early" and "stopped: no new best loss for 20 steps" in out
     assert result["epochs"] == result["best_epoch"] + 20
-    model = np.load(tmp_path / "run" / "model.npz")
+    model = read_arrays(tmp_path / "run" / "model.npz")
     assert model["kernel_0"] == result["w"] and model["bias_0"] == result["b"]
 
 

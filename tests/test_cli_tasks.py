@@ -5,7 +5,7 @@ import dataclasses
 import commands
 import numpy as np
 import pytest
-from commands import drawn, forward, houses, read_csv, read_json, write_csv
+from commands import drawn, forward, houses, read_arrays, read_csv, read_json, write_csv
 from matplotlib.container import ErrorbarContainer
 from matplotlib.image import imread
 
@@ -129,7 +129,10 @@ def test_a_csv_file_is_learnt_and_its_columns_are_scaled(jaxloss, tmp_path, rng)
     assert code == 0 and "R²" in out and "MAE" in out
     assert config["task"] == "regression" and config["loss"] == "squared_error"
     assert config["columns"] == ["size", "place=town", "place=village"]
-    model, table = np.load(tmp_path / "run" / "model.npz"), data.load("houses.csv", "price", None)
+    model, table = (
+        read_arrays(tmp_path / "run" / "model.npz"),
+        data.load("houses.csv", "price", None),
+    )
     rows = model["train_rows"]
     scaled = (table.inputs[rows] - model["input_mean"]) * model["input_factor"]
     assert scaled[:, 0].mean() == pytest.approx(0, abs=1e-6)

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 import tokenizers
-from commands import read_csv, read_json
+from commands import read_arrays, read_csv, read_json
 from matplotlib.image import imread
 
 from jaxloss.cli import catalogue, fit, language, main, options, pairs, text
@@ -140,7 +140,7 @@ def test_a_language_model_is_better_than_counting(folder):
     history = read_csv(run / "history.csv")
     assert len(history) == 19 and int(history[-1]["step"]) == result["steps"] == 6 * 37
     assert min(cost.values()) > 0
-    model = np.load(run / "model.npz")
+    model = read_arrays(run / "model.npz")
     assert model["head"].shape == (32, 256) and "Block_0/Dense_0/kernel" in model
     for picture in ("loss.png", "bits.png"):
         assert imread(run / picture).shape[0] > 400
@@ -172,7 +172,7 @@ def test_fewer_bits_averages_and_pairs_of_bytes(folder, jaxloss, tmp_path):
     step = ["--precision", "bfloat16", "--ema", 0.5, "--microbatches", 2, "--nonfinite", "skip"]
     code, out, _ = jaxloss(*usual, *step, "--loss-option", "label_smoothing=0.1", "--out", "run")
     assert code == 0 and "Read all 20,000 bytes of" in out and "windows of 32 tokens" in out
-    size = sum(leaf.size for leaf in np.load(tmp_path / "run" / "model.npz").values())
+    size = sum(leaf.size for leaf in read_arrays(tmp_path / "run" / "model.npz").values())
     assert f"vocabulary of 300: {size:,} parameters." in out
     assert "stopped: the limit of 6 epochs." in out
     cost = read_json(tmp_path / "run" / "cost.json")

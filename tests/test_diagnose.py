@@ -162,7 +162,7 @@ def share_outside_its_range(s):
 
 def negative_weight(s):
     index = s.spoil(s.batch["weights"], -0.5)
-    return binary, ("argument", "weights", (*index, 0)), None
+    return binary, ("argument", "weights", index), None
 
 
 def variance_of_zero(s):

@@ -198,8 +198,8 @@ def _slope_in_targets(logits: Array, targets: Array) -> Array:
 
 
 def _slope_of_spread(logits: Array, targets: Array) -> Array:
-    shares = _shares(logits)
-    p = shares / jnp.sum(shares, axis=-1, keepdims=True)
+    behind = _behind(logits)
+    p = jnp.exp(behind - jnp.log(jnp.sum(jnp.exp(behind), axis=-1, keepdims=True)))
     return jnp.sum(targets, axis=-1, keepdims=True) * p - targets
 
 

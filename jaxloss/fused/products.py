@@ -23,7 +23,7 @@ def scores(hidden: Array, head: Array) -> Array:
 
 def to_hidden(slopes: Array, head: Array) -> Array:
     """`[rows, features]`: what the slopes of the scores are for hidden."""
-    if head.dtype != HALF:
+    if head.dtype != HALF or slopes.dtype == HALF:
         return _product(slopes, head.astype(slopes.dtype), 1, 1)
     on_cpu = _in_two if head.shape[1] < MANY else _in_one_or_two
     return jax.lax.platform_dependent(slopes, head, cpu=on_cpu, default=_rounded)
