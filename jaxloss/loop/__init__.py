@@ -1,0 +1,1 @@
+"""The side of the host: batches in, metrics and checkpoints out."""

@@ -1,0 +1,1 @@
+"""One module for each family of losses; its first line names the unit."""

@@ -1,0 +1,1 @@
+"""Building blocks of losses that are useful by themselves: distances, pairs, targets."""
