@@ -9,7 +9,50 @@ from bench.rows import Row
 
 SLOWER = 1.05  # the interval's lower end
 # "suite: row: who", as a pattern, and the reason; the first that fits is the one
-REASONS: dict[str, str] = {}
+REASONS: dict[str, str] = {
+    r"pointwise: \w+, \w+ bfloat16, \w+: torch": (
+        "every step of torch is rounded to bfloat16; ours widens once, and rounds once at the end"
+    ),
+    r"pointwise: cosine_\w+, .*forward": (
+        "one pass more over each vector, for its largest entry: no square overflows or vanishes"
+    ),
+    r"pointwise: squared_logarithmic_error.*keras": (
+        "log(x + 1) of theirs has no digits of a small x; ours is log1p, a longer polynomial"
+    ),
+    r"pointwise: (hinge|perceptron)_loss.*optax": (
+        "a NaN score shows: in theirs XLA's maximum loses it; one sign more for each element"
+    ),
+    r"pointwise: l2_loss.*optax": "e·(e/2) is finite where e² is not: one product more",
+    r"pointwise: huber_loss.*forward": "the form that is exact at the bend has more operations",
+    r"pointwise: smooth_l1_loss, 1M": (
+        "in the cache operations bind, of which the form that is exact at the bend has more; at "
+        "64M, where memory binds, ours is faster"
+    ),
+    r"pointwise: multi_margin_loss": (
+        "absent classes and the label are told apart by selects, which XLA stores; torch's kernel "
+        "is one loop for each row"
+    ),
+    r"pointwise: poisson_nll_loss, 1M": (
+        "in the cache torch's loop is quicker; at 64M, where memory binds, ours is faster"
+    ),
+    r"classes: .*bfloat16, \w+: torch": (
+        "every step of torch is rounded to bfloat16; ours widens once, and rounds once at the end"
+    ),
+    r"classes: (softmax_cross_entropy|poly_loss_cross_entropy), ": (
+        "the largest class is told by its index, so that a confident row keeps its digits: of XLA "
+        "on CPU that is a loop over single numbers (in the HLO, iota_reduce_fusion)"
+    ),
+    r"classes: kl_divergence": (
+        "0 · log 0 and an absent class are told by selects, which XLA stores before the sum (HLO)"
+    ),
+    r"fused: linear head tiles": "the least memory multiplies four times, and theirs three times",
+    r"fused: linear head, .*bfloat16.*: torch": (
+        "torch's products of bfloat16 are its own, and quicker than XLA's"
+    ),
+    r"step: .*tiny model.*flax": (
+        "it returns the loss alone; ours also counts, and tells the length of the gradient"
+    ),
+}
 
 
 def slower(row: Row) -> Iterator[tuple[str, str]]:
