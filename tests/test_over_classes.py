@@ -121,6 +121,23 @@ def test_cross_entropy_at(label, dtype):
         agree(curve[i], moves(p, q), dtype, floor=1)
 
 
+def test_a_row_that_is_long(rng):
+    """What is stored there has the digits of what is not, of a confident row too."""
+    logits = rng.normal(size=(3, over_classes.LONG + 3)).astype(np.float32)
+    labels, wide = np.array([5, over_classes.LONG, 7]), logits.astype(np.float64)
+    wide[2, 7] = logits[2, 7] = 40
+    total = np.sum(np.exp(wide - 40), axis=-1)
+    own = np.exp(wide[np.arange(3), labels] - 40)
+    rest = total - own
+    rest[2] = np.sum(np.delete(np.exp(wide[2] - 40), 7))
+    step = jax.jit(jax.value_and_grad(lambda x: jnp.sum(over_classes.cross_entropy_at(x, labels))))
+    values = jax.jit(over_classes.cross_entropy_at)(logits, labels)
+    np.testing.assert_allclose(values, np.log1p(rest / own), rtol=1e-6)
+    slopes = np.exp(wide - 40) / total[:, None]
+    slopes[np.arange(3), labels] = -rest / total
+    np.testing.assert_allclose(step(logits)[1], slopes, rtol=2e-6)
+
+
 @DTYPES
 @pytest.mark.parametrize(
     "function", [over_classes.cross_entropy, over_classes.spread_cross_entropy]

@@ -22,6 +22,8 @@ from jaxloss.core.numerics import (
     xtimes,
 )
 
+LONG = 2**16  # classes
+
 
 def soft_cap(logits: Array, cap: Array) -> Array:
     """cap · tanh(logits / cap), and an absent class stays absent."""
@@ -284,7 +286,12 @@ def _share_of_top(logits: Array, top: Array) -> Array:
 
 
 def _rest(shares: Array, index: Array) -> Array:
-    """Σ shares of all classes but one, told by arithmetic because a select would be stored."""
+    """Σ shares of all classes but one, told by arithmetic because a select would be stored.
+
+    A long row is better stored: what XLA on CPU computes of it within a sum leaves the cache.
+    """
+    if shares.shape[-1] > LONG:
+        return jnp.sum(jnp.where(hit(shares, index), 0, shares), axis=-1)
     classes = jax.lax.broadcasted_iota(shares.dtype, shares.shape, shares.ndim - 1)
     others = jnp.minimum(jnp.abs(classes - index[..., None].astype(shares.dtype)), 1)
     return jnp.sum(shares * others, axis=-1)
