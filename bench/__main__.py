@@ -107,6 +107,9 @@ def _compare(arguments: list[str], console: Console) -> int:
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
     options = parser.parse_args(arguments)
+    for path in (options.old, options.new):
+        if not path.is_file():
+            parser.error(f"there is no file {path}")
     return compare.main(options.old, options.new, console)
 
 
