@@ -37,6 +37,7 @@ class Shape:
     width: int
     rows: int
     calls: int  # of a step in one round
+    more: int = 1  # rounds for each one that is asked for
 
     def params(self) -> Params:
         keys = jax.random.split(jax.random.key(0), self.layers)
@@ -54,7 +55,7 @@ class Shape:
         return jax.random.normal(jax.random.key(1), shape), jnp.ones(shape)
 
 
-TINY = Shape("tiny", layers=3, width=16, rows=8, calls=300)
+TINY = Shape("tiny", layers=3, width=16, rows=8, calls=300, more=4)
 MEDIUM = Shape("medium", layers=4, width=512, rows=256, calls=5)
 OPTIMIZER = optax.adam(1e-3)
 
@@ -281,7 +282,7 @@ def row(shape: Shape, makers: dict[str, Callable[[Shape], Contender]], options: 
     reasons = {name: missing(_peer(name)) for name in chosen}
     contenders = {name: make(shape) for name, make in makers.items() if reasons.get(name) == ""}
     programs = {name: _program(shape, contender) for name, contender in contenders.items()}
-    alternate(programs, options.rounds, tolerance=1e-4)
+    alternate(programs, shape.more * options.rounds, tolerance=1e-4)
     found = {name: Measured(note=reason) for name, reason in reasons.items()}
     for name, program in programs.items():
         updates = SCANNED if f"{SCANNED}" in name else 1
