@@ -67,8 +67,7 @@ def measure(chosen: argparse.Namespace, console: Console) -> int:
     points = chosen.points or (2000 if "accuracy" in chosen.suite else 200)
     options = Options(chosen.quick, names, rounds, chosen.device or "cpu", points, chosen.losses)
     suites = [name for name in NAMES if name in chosen.suite or not chosen.suite]
-    command = " ".join(["python -m bench", *sys.argv[1:]])
-    results = Results({**machine.facts(), "command": command}, [])
+    results = Results({**machine.facts(), "command": _command(chosen)}, [])
     for name in dict.fromkeys(["limit", *suites]):
         rows = []
         for row in suite(name).rows(options):
@@ -90,6 +89,15 @@ def measure(chosen: argparse.Namespace, console: Console) -> int:
         for picture in plots.save(results, chosen.plots):
             console.print(f"written: {picture}")
     return int(any(row.ours.note.startswith("cannot") for row in results.rows))
+
+
+def _command(chosen: argparse.Namespace) -> str:
+    """What was measured, and not where it was written."""
+    words = ["python -m bench", *chosen.suite, *(["--quick"] if chosen.quick else [])]
+    for name in ("device", "peers", "rounds", "points", "losses"):
+        value = getattr(chosen, name)
+        words += [f"--{name} {value}"] if value else []
+    return " ".join(words)
 
 
 def _committed(machine: dict[str, object], suites: list[str], quick: bool) -> Path | None:

@@ -72,11 +72,15 @@ def _distance(got: np.ndarray, want: np.ndarray) -> float:
 
 
 def alternate(programs: dict[str, Program], rounds: int, tolerance: float) -> None:
-    """Checks the results against the first program's, then times those that are right in turn."""
+    """Checks the results against the first program's, then times those that are right in turn.
+
+    Each round begins with another one, so that none always follows the same.
+    """
     check(programs, tolerance)
     right = [program for program in programs.values() if not program.wrong]
-    for _ in range(rounds):
-        for program in right:
+    for turn in range(rounds):
+        first = turn % len(right)
+        for program in right[first:] + right[:first]:
             time.sleep(PAUSE)
             start = time.perf_counter()
             program.call()

@@ -58,8 +58,18 @@ def written(text: str, folder: Path = RESULTS) -> str:
     return f"{before}{START}\n\n{section(folder)}\n\n{END}{after}"
 
 
+def reports(folder: Path = RESULTS) -> dict[str, str]:
+    """What is written beside the results: a report of each machine, and two suites of all."""
+    machines = {path.stem: Results.load(path) for path in sorted(folder.glob("*.json"))}
+    found = {name: show.report(results) for name, results in machines.items()}
+    return found | {
+        suite: "\n".join(show.report(results, suite) for results in machines.values())
+        for suite in ("fused", "step")
+    }
+
+
 def main() -> None:
-    for results in RESULTS.glob("*.json"):
-        show.save(Results.load(results), results)
+    for name, text in reports().items():
+        markdown.save(RESULTS / f"{name}.md", text)
     path = ROOT / "README.md"
     path.write_text(written(path.read_text()))

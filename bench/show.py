@@ -17,7 +17,7 @@ from bench.rows import Measured, Results, Row, fraction, limits
 HEADS = ["workload", "who", "ms", "ours / it", "memory MiB", "of the limit", "remarks"]
 ABOUT = """# {device}
 
-Written by `{command}`; all rounds are in the JSON beside it. {machine}.
+Written by `{command}`; all rounds are in the JSON of the machine, beside it. {machine}.
 
 Medians of the rounds, in which all contenders of a row take turns in one process on all cores,
 jitted in JAX, after their results were checked against ours; the pause before each is {pause} ms,
@@ -80,7 +80,8 @@ def save(results: Results, path: Path) -> None:
     markdown.save(path.with_suffix(".md"), report(results))
 
 
-def report(results: Results) -> str:
+def report(results: Results, only: str = "") -> str:
+    """Of all suites, or of one."""
     known = limits(results.rows)
     machine = results.machine
     about = ABOUT.format(
@@ -90,7 +91,7 @@ def report(results: Results) -> str:
         pause=1e3 * PAUSE,
     )
     parts = [about]
-    for suite in dict.fromkeys(row.suite for row in results.rows):
+    for suite in dict.fromkeys(row.suite for row in results.rows if only in ("", row.suite)):
         lines = [line for row in results.rows if row.suite == suite for line in cells(row, known)]
         parts.append(f"## {suite}\n\n{markdown.table(HEADS, lines)}")
     return "\n\n".join(parts) + "\n"

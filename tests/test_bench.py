@@ -219,6 +219,8 @@ def test_reports_and_pictures(tmp_path):
 def test_the_readme_holds_what_the_results_say():
     text = (readme.ROOT / "README.md").read_text()
     assert readme.written(text) == text
+    for name, report in readme.reports().items():
+        assert (readme.RESULTS / f"{name}.md").read_text() == report
 
 
 def test_every_suite_is_data():

@@ -50,7 +50,7 @@ def whole():
 
 
 class Killed(Exception):
-    pass
+    """What a training dies of that nothing saves."""
 
 
 def until(batch, data=batches):

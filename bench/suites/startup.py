@@ -22,7 +22,13 @@ from bench.rows import Measured, Row
 from bench.workload import Options
 
 BESIDE = "import jax, optax, jaxtyping"
-IMPORTS = {"jaxloss": f"{BESIDE}, jaxloss", BESIDE: BESIDE}
+AFTER = """
+import time
+start = time.process_time()
+import jaxloss
+print(time.process_time() - start)
+"""
+TIME = "import time; print(time.process_time())"
 MOST_MILLISECONDS = 60
 FIRST_STEP = """
 import jax, jax.numpy as jnp, optax{also}
@@ -57,7 +63,7 @@ def rows(options: Options) -> Iterator[Row]:
     yield Row(
         "startup",
         "import and first step",
-        _processes({"jaxloss": OURS, "by hand": BY_HAND}, 1 if options.quick else 5),
+        _processes({"jaxloss": OURS + TIME, "by hand": BY_HAND + TIME}, 1 if options.quick else 5),
     )
     for case in _first_rows():
         if not options.quick or case.loss.__name__ in LOSSES:
@@ -65,17 +71,16 @@ def rows(options: Options) -> Iterator[Row]:
 
 
 def imports(count: int) -> Row:
-    """CPU time of an import in a fresh process, ours over what ours imports anyway."""
-    found = _processes(IMPORTS, count)
-    gaps = np.subtract(found["jaxloss"].seconds, found[BESIDE].seconds)
-    extra = 1e3 * float(np.median(gaps))
-    found["jaxloss"].figures["ms over"] = extra
-    note = "" if extra <= MOST_MILLISECONDS else f"bound {MOST_MILLISECONDS} ms over"
-    return Row("startup", "import, CPU time", found, note=note)
+    """CPU time of our import in a fresh process, after what it imports anyway."""
+    found = _processes({"jaxloss": BESIDE + AFTER}, count)
+    extra = 1e3 * (found["jaxloss"].median or 0)
+    note = f"MISSED: {extra:.0f} ms" if extra > MOST_MILLISECONDS else ""
+    name = f"import jaxloss after {BESIDE}, CPU time, bound {MOST_MILLISECONDS} ms"
+    return Row("startup", name, found, note=note)
 
 
 def _processes(programs: dict[str, str], count: int) -> dict[str, Measured]:
-    """CPU seconds of each program in processes of its own, in turn, the first of each unseen.
+    """The seconds that programs print, each in processes of its own, the first of them unseen.
 
     The first one writes the bytecode of what it imports, which an installed package has.
     """
@@ -84,8 +89,7 @@ def _processes(programs: dict[str, str], count: int) -> dict[str, Measured]:
         bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": folder}
         for turn in range(count + 1):
             for name, program in programs.items():
-                code = f"{program}\nimport time; print(time.process_time())"
-                command = [sys.executable, "-W", "ignore", "-c", code]
+                command = [sys.executable, "-W", "ignore", "-c", program]
                 done = subprocess.run(
                     command, capture_output=True, text=True, check=True, env=os.environ | bytecode
                 )

@@ -75,8 +75,9 @@ class Reader:
 
     def _endless(self) -> Iterator[PyTree]:
         """Epoch after epoch, until one is empty."""
-        while (yield from self._epoch()):
-            pass
+        more = True
+        while more:
+            more = yield from self._epoch()
 
     def _epoch(self) -> Generator[PyTree, None, bool]:
         """What is left of the running epoch; then, whether it has any batches."""
