@@ -1,7 +1,9 @@
 """The losses of one unit whose derivatives have a closed form of their own.
 
 What `numerics` says of values, derivatives and `jnp.where` holds here: one pass over the data each
-way, and nothing stored between them.
+way, and nothing stored between them. XLA on CPU stores what a sum and an array have in common, so a
+value and its derivative are written in different words: y - x in one and x - y in the other, a
+square of halves instead of a whole.
 """
 
 from __future__ import annotations
@@ -179,7 +181,7 @@ def gaussian_nll(mean: Array, variance: Array, target: Array) -> Array:
     lambda x, y: -jnp.where((y == 0) & jnp.isinf(x), 0, x),
 )
 def poisson_nll(x: Array, y: Array) -> Array:
-    """exp x - y·x, and 0 · ±∞ = 0."""
+    """exp x - y·x, and 0 · ±∞ = 0; the derivative has the exp x that is a square here."""
     return jnp.exp(x / 2) ** 2 - priced(y, x)
 
 
@@ -189,7 +191,7 @@ def poisson_nll(x: Array, y: Array) -> Array:
 )
 def poisson_nll_of_rate(rate: Array, y: Array) -> Array:
     """rate - y·log rate, and 0 · ±∞ = 0; NaN for a rate below 0."""
-    return jnp.sqrt(rate) ** 2 + priced(y, -jnp.log(rate))
+    return jnp.sqrt(rate) ** 2 + priced(y, -jnp.log(rate))  # of a rate below 0, NaN
 
 
 def _slope_of_binary_cross_entropy(p: Array, y: Array) -> Array:

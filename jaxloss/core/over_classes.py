@@ -22,7 +22,8 @@ from jaxloss.core.numerics import (
     xtimes,
 )
 
-LONG = 2**16  # classes
+#: Classes, from which on a row is stored on its way into a sum; see `_rest`.
+LONG = 2**16
 
 
 def soft_cap(logits: Array, cap: Array) -> Array:
@@ -200,8 +201,8 @@ def _slope_in_targets(logits: Array, targets: Array) -> Array:
 
 
 def _slope_of_spread(logits: Array, targets: Array) -> Array:
-    behind = _behind(logits)
-    p = jnp.exp(behind - jnp.log(jnp.sum(jnp.exp(behind), axis=-1, keepdims=True)))
+    shares = _shares(logits)
+    p = shares / jnp.sum(shares, axis=-1, keepdims=True)
     return jnp.sum(targets, axis=-1, keepdims=True) * p - targets
 
 
