@@ -91,7 +91,7 @@ def scaling(results: Results) -> Figure:
         label = f"{what}, slope {slopes[what]:.2f}"
         axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=label)
     axes.set(xscale="log", yscale="log", xlabel="size", ylabel="ms", title="how time grows")
-    axes.legend(fontsize=8, frameon=False, loc="upper center")
+    axes.legend(fontsize=8, frameon=False, loc=(0.52, 0.72))
     return figure
 
 
