@@ -25,7 +25,7 @@ CASES = harness.CASES
 Result = tuple[np.ndarray, Sequence[np.ndarray | None]]
 Call = Callable[[tuple[np.ndarray, ...]], Result]
 NO_SLOPE_OF_THE_TRUTH = {"soft_margin_loss"}  # of torch
-PEERS = ("optax", "torch", "keras")
+PEERS = tuple(peer for peer in ("optax", "torch", "keras") if peer in migration.INSTALLED)
 
 
 @contextlib.contextmanager
@@ -40,10 +40,11 @@ def quiet() -> Iterator[None]:
 def lines_of(case: Case, peers: tuple[str, ...]) -> dict[str, Line]:
     """For each peer its first line about the loss of the row, with the options of the row."""
     found: dict[str, Line] = {}
-    for line in migration.lines():
+    for line in migration.lines(peers):
         peer = line.counterpart.peer
-        mine = line.loss == case.loss.__name__ and peer in peers
-        if mine and set(case.options) <= {k.arg for k in line.call().keywords}:
+        if line.loss == case.loss.__name__ and set(case.options) <= {
+            k.arg for k in line.call().keywords
+        }:
             same = not re.search(r"-100|sum", line.counterpart.here)
             same &= peer != "keras" or all(
                 v is not None for v in line.on(case).letters((np.zeros(1),)).values()

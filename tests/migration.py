@@ -102,12 +102,12 @@ def names_in(node: ast.AST) -> list[str]:
     return [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and n.id not in modules]
 
 
-def lines() -> list[Line]:
-    """Every line of a peer that may be installed here."""
+def lines(peers: tuple[str, ...] = INSTALLED) -> list[Line]:
+    """Every line of these peers; by default, of those that are installed here."""
     found = []
     for name, entry in entries().items():
         for each in entry.counterparts:
-            if each.peer in INSTALLED and each.here:
+            if each.peer in peers and each.here:
                 rows = [case for case in CASES if case.loss is entry.loss]
                 wanted = {k.arg for k in Line(name, each, None).call().keywords}
                 rows = [row for row in rows if set(row.data) <= wanted] or [None]

@@ -243,7 +243,7 @@ def test_every_suite_is_data():
 
 def test_peers_agree_with_ours_before_they_are_timed():
     every = contenders(case_of("huber_loss"))
-    assert {"jaxloss", "optax"} <= set(every)
+    assert {"jaxloss", "optax", "torch", "keras"} <= set(every)  # installed or not
     rng = np.random.default_rng(0)
     x, y = (rng.normal(size=32).astype(np.float32) for _ in range(2))
     assert float(every["optax"].f(x, y)) == pytest.approx(float(every["jaxloss"].f(x, y)), 1e-6)
