@@ -19,6 +19,7 @@ from jax import Array
 import jaxloss
 from jaxloss.core.reductions import Reduction, reduce
 from jaxloss.fused import Plan, plan
+from jaxloss.fused import products as multiplied
 
 REDUCTIONS = ("mean", "sum", jaxloss.stats, None)
 NEUTRAL = {"label_smoothing": 0, "z_loss": 0, "logit_softcap": 1e6, "temperature": 1}
@@ -330,8 +331,20 @@ def test_a_gradient_of_class_weights_builds_no_one_hot():
 
 
 def products(f, *arrays):
-    """How many products a jaxpr holds, in all its loops."""
-    return len(re.findall(r"dot_general\[", str(jax.make_jaxpr(f)(*arrays))))
+    """How many products a program holds, in all its loops."""
+    text = jax.jit(f).lower(*arrays).compile().as_text() or ""
+    return text.count(" dot(")
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_head_of_many_classes_is_added_to_by_blocks(dtype, rng):
+    """Of which the last overlaps the one before, and adds nothing there a second time."""
+    classes = 2 * multiplied.BLOCK + 7
+    draw = functools.partial(rng.integers, -8, 8)  # all sums are exact
+    hidden, slopes, before = draw(size=(5, 3)), draw(size=(5, classes)), draw(size=(3, classes))
+    operands = jnp.float32(before), hidden.astype(dtype), jnp.float32(slopes)
+    got = jax.jit(multiplied.add_to_head)(*operands)
+    np.testing.assert_array_equal(got, before + hidden.T @ slopes)
 
 
 def test_how_many_products_a_schedule_takes():
@@ -351,7 +364,7 @@ def test_how_many_products_a_schedule_takes():
             return jnp.sum(f(hidden, head, labels, schedule=made, reduction=reduction))
 
         assert products(loss, *arrays) == 1
-        assert products(jax.grad(loss, (0, 1)), *arrays) == number
+        assert products(jax.value_and_grad(loss, (0, 1)), *arrays) == number
 
 
 # ---- what is chosen

@@ -129,6 +129,7 @@ def backward(
     The last block of classes may overlap the one before, which is written after it.
     """
     rows = chunked((hidden, labels, found, change), tile.rows)
+    turned = jnp.swapaxes(rows[0], 1, 2)
     count = -(-head.shape[1] // tile.classes)
 
     def block(sums: tuple[Array, Array, Options], index: Array) -> tuple[Any, None]:
@@ -137,7 +138,7 @@ def backward(
         chunk = functools.partial(_chunk_of_gradients, part)
         wide = jax.ShapeDtypeStruct(part.head.shape, products.wide(head.dtype))
         start = zeros((wide, part.options), (rows, head, options))
-        (more_head, more_options), more_hidden = jax.lax.scan(chunk, start, rows)
+        (more_head, more_options), more_hidden = jax.lax.scan(chunk, start, (turned, *rows))
         write = functools.partial(_write, start=part.start)
         of_classes = jax.tree.map(write, (of_head, of_options), (more_head, more_options))
         return (of_hidden + more_hidden, *of_classes), None
@@ -150,11 +151,11 @@ def backward(
 
 
 def _chunk_of_gradients(part: _Part, sums: tuple[Array, Options], each: Any) -> tuple[Any, Array]:
-    hidden, labels, found, change = each
+    turned, hidden, labels, found, change = each
     x, pull = jax.vjp(_scores, products.scores(hidden, part.head), part.options)
     slopes, of_options = pull(_slopes(x, part, labels, found, change))
     of_options = _add_spread(of_options, x, part, change)
-    of_head = products.to_head(hidden, slopes)
+    of_head = products.to_head(hidden, slopes, turned)
     sums = jax.tree.map(jnp.add, sums, (of_head, of_options))
     return sums, products.to_hidden(slopes, part.head)
 

@@ -78,8 +78,7 @@ def sums(
 
     def body(so_far: tuple[Total, Total], start: Array, fresh: Array) -> tuple[Total, Total]:
         rows, columns = so_far
-        s, pairs, lift = _block(x, z, logits, start, fresh)
-        row, column = _sums(s, pairs, lift)
+        row, column = _sums(*_block(x, z, logits, start, fresh))
         row = Total(*(take(part, start, block) for part in rows)).plus(row)
         rows = Total(*(put(part, new, start) for part, new in zip(rows, row, strict=True)))
         return rows, columns.plus(column)
@@ -87,32 +86,47 @@ def sums(
     return fold(body, varying(so_far, *x, *z, *logits), x.where.size, block)
 
 
+class _Which(NamedTuple):
+    """Of a block: which rows and columns there are, and how far its own column is from a row."""
+
+    rows: Array
+    columns: Array
+    away: Array
+
+    def pairs(self) -> Array:
+        """All of them, in a branch that needs them: no branch is given an array of all pairs."""
+        shape = self.rows.size, self.columns.size
+        row, column = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
+        return self.rows[:, None] & self.columns[None] & (column - row != self.away)
+
+
 def _block(
     x: Side, z: Side, logits: Logits, start: Array, fresh: Array
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, _Which, Array]:
     """The logits of a block of rows, which of them are of pairs, and the lifts of the rows."""
     rows, where, lift = (take(a, start, fresh.size) for a in (*x, logits.lift))
     s = logits.scale * product(rows, z.rows, (1, 1))
-    row, column = (jax.lax.broadcasted_iota(jnp.int32, s.shape, axis) for axis in (0, 1))
-    there = (where & fresh)[:, None] & z.where[None]
-    return s, there & (column - row != start + logits.offset), lift
+    return s, _Which(where & fresh, z.where, start + logits.offset), lift
 
 
-def _sums(s: Array, pairs: Array, lift: Array) -> tuple[Total, Total]:
+def _sums(s: Array, which: _Which, lift: Array) -> tuple[Total, Total]:
     top, most = jnp.max(s[s.shape[0] // 2]), jnp.max(lift)
-    shares = jnp.where(pairs, jnp.exp(s - top), 0)
+    shares = jnp.where(which.pairs(), jnp.exp(s - top), 0)
     row = jnp.sum(shares, axis=1)
     column = jnp.sum(shares * jnp.exp(lift - most)[:, None], axis=0)
     least = float(jnp.finfo(s.dtype).tiny) ** 0.65  # what is lost below is no digit of it
 
-    def held(total: Array, axis: int) -> Array:
-        full = (total >= least) & (total < jnp.inf)
-        return jnp.all(full | ~jnp.any(pairs, axis=axis))
+    def held(total: Array, there: Array) -> Array:
+        return jnp.all((total >= least) & (total < jnp.inf) | ~there)
+
+    def one_each() -> tuple[Total, Total]:
+        pairs = which.pairs()
+        return _total(s, pairs, 1), _total(s + lift[:, None], pairs, 0)
 
     return jax.lax.cond(
-        held(row, 1) & held(column, 0),
+        held(row, which.rows) & held(column, which.columns),
         lambda: (_from(top, row), _from(top + most, column)),
-        lambda: (_total(s, pairs, 1), _total(s + lift[:, None], pairs, 0)),
+        one_each,
     )
 
 
@@ -141,18 +155,18 @@ def slopes(
     times = [t * jnp.exp(middle - log) for t, log in zip(cotangents, logs, strict=True)]
 
     def body(so_far: Slopes, start: Array, fresh: Array) -> Slopes:
-        s, pairs, lift = _block(x, z, logits, start, fresh)
+        s, which, lift = _block(x, z, logits, start, fresh)
 
         def one_exponential() -> Array:
             lifted = jnp.exp(lift)[:, None] * times[1][None]
             both = take(times[0], start, block)[:, None] + lifted
-            return jnp.where(pairs, jnp.exp(s - middle), 0) * both
+            return jnp.where(which.pairs(), jnp.exp(s - middle), 0) * both
 
         def one_each() -> Array:
             log, t = (take(a, start, block)[:, None] for a in (logs[0], cotangents[0]))
             of_row = t * jnp.exp(s - log)
             of_column = cotangents[1][None] * jnp.exp((s + lift[:, None]) - logs[1][None])
-            return jnp.where(pairs, of_row + of_column, 0)
+            return jnp.where(which.pairs(), of_row + of_column, 0)
 
         g = jax.lax.cond(near, one_exponential, one_each)
         lift = add(so_far.lift, jnp.sum(g, axis=1), start)

@@ -9,6 +9,8 @@ from jax import Array
 HALF = jnp.bfloat16  # float16 has not the range for slopes
 #: From how many classes on a product is worth asking for; what it may lose, of the slopes.
 MANY, LOSS = 1024, 2**-10.5
+#: How many classes of a head's gradient are added to at a time on CPU.
+BLOCK = 3200
 
 
 def wide(dtype: jnp.dtype) -> jnp.dtype:
@@ -29,16 +31,51 @@ def to_hidden(slopes: Array, head: Array) -> Array:
     return jax.lax.platform_dependent(slopes, head, cpu=on_cpu, default=_rounded)
 
 
-def to_head(hidden: Array, slopes: Array) -> Array:
-    """`[features, classes]`: what the slopes of the scores are for the head."""
-    if hidden.dtype != HALF:
-        return _product(hidden.astype(slopes.dtype), slopes, 0, 0)
+def to_head(hidden: Array, slopes: Array, turned: Array | None = None) -> Array:
+    """`[features, classes]`: what the slopes of the scores are for the head.
+
+    `turned` is hidden.T where the caller has it: XLA on CPU multiplies quicker what lies as it is
+    read.
+    """
+    operands = hidden, slopes, hidden.T if turned is None else turned
+    return jax.lax.platform_dependent(*operands, cpu=_product_of_turned, default=_product_of_halves)
+
+
+def _product_of_turned(hidden: Array, slopes: Array, turned: Array) -> Array:
+    return _product(turned.astype(slopes.dtype), slopes, 1, 0)
+
+
+def _product_of_halves(hidden: Array, slopes: Array, turned: Array) -> Array:
+    """As matrix units take them, where hidden is of halves."""
+    dtype = HALF if hidden.dtype == HALF else slopes.dtype
+    return _product(hidden.astype(dtype), slopes.astype(dtype), 0, 0)
+
+
+def add_to_head(sums: Array, hidden: Array, slopes: Array) -> Array:
+    """`sums + to_head(hidden, slopes)`; on CPU without a second array of the head's size."""
     return jax.lax.platform_dependent(
+        sums,
         hidden,
         slopes,
-        cpu=lambda hidden, slopes: _product(hidden.astype(slopes.dtype), slopes, 0, 0),
-        default=lambda hidden, slopes: _product(hidden, slopes.astype(HALF), 0, 0),
+        cpu=_add_by_blocks,
+        default=lambda sums, hidden, slopes: sums + to_head(hidden, slopes),
     )
+
+
+def _add_by_blocks(sums: Array, hidden: Array, slopes: Array) -> Array:
+    """As many classes at a time as the cache holds; the last block may overlap the one before."""
+    turned, classes = jax.lax.optimization_barrier(hidden.T), slopes.shape[1]
+    size = min(BLOCK, classes)
+
+    def add(index: Array, sums: Array) -> Array:
+        start = jnp.minimum(index * size, classes - size)
+        old, part = (jax.lax.dynamic_slice_in_dim(a, start, size, axis=1) for a in (sums, slopes))
+        column = start + jax.lax.broadcasted_iota(start.dtype, (1, size), 1)
+        part = jnp.where(column >= index * size, part, 0)
+        new = old + _product_of_turned(hidden, part, turned)
+        return jax.lax.dynamic_update_slice_in_dim(sums, new, start, axis=1)
+
+    return jax.lax.fori_loop(0, -(-classes // size), add, sums)
 
 
 def _in_two(slopes: Array, head: Array) -> Array:

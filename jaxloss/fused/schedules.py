@@ -16,6 +16,9 @@ Name: TypeAlias = Literal["plain", "tokens", "classes", "tiles"]
 #: The implementations of `blocks.Kernel`, and the modules that hold them.
 KERNELS = {"xla": "blocks", "pallas_tpu": "pallas_tpu", "mosaic_gpu": "pallas_gpu"}
 SMALL = 2**26  # bytes: whatever takes less is computed plainly
+#: The most tokens and classes at a time; 0 is all of them.
+MOST = {"plain": (0, 0), "tokens": (2048, 0), "classes": (0, 8192), "tiles": (4096, 8192)}
+ON_CPU = {"plain": (0, 0), "tokens": (384, 0), "classes": (0, 3200), "tiles": (1024, 1600)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +88,8 @@ def plan(
     Example:
         >>> hidden = jax.ShapeDtypeStruct((2048, 512), jnp.float32)
         >>> head = jax.ShapeDtypeStruct((512, 32000), jnp.float32)
-        >>> print(jaxloss.fused.plan(hidden, head, backend="cpu", memory_budget=2**26))
-        tiles (xla): 512 tokens x 3200 classes at a time, ... MiB; ...
+        >>> print(jaxloss.fused.plan(hidden, head, backend="cpu", memory_budget=2**25))
+        tiles (xla): 1024 tokens x 1600 classes at a time, ... MiB; ...
     """
     if implementation is not None and implementation not in KERNELS:
         raise ValueError(
@@ -137,6 +140,7 @@ class _Costs:
     features: int
     classes: int
     item: int
+    half: bool
     backend: str
     implementation: str
 
@@ -145,8 +149,10 @@ class _Costs:
         tokens = 1
         for n in hidden.shape[:-1]:
             tokens *= n
-        item = products.wide(jnp.dtype(hidden.dtype)).itemsize
-        return cls(tokens, hidden.shape[-1], max(1, head.shape[-1]), item, backend, implementation)
+        dtype = jnp.dtype(hidden.dtype)
+        wide = products.wide(dtype)
+        classes, half = max(1, head.shape[-1]), wide != dtype
+        return cls(tokens, hidden.shape[-1], classes, wide.itemsize, half, backend, implementation)
 
     def choose(
         self, budget: int | None, implementation: str | None, per_token: bool, by_rows: bool
@@ -165,13 +171,13 @@ class _Costs:
 
     def within(self, schedule: Name, budget: int | None, reason: str) -> Plan:
         """The largest pieces that fit the budget, or the smallest ones."""
-        most_rows, most_classes = (256, 3200) if self.backend == "cpu" else (2048, 8192)
+        most_rows, most_classes = (ON_CPU if self.backend == "cpu" else MOST)[schedule]
         rows, classes = max(1, self.tokens), self.classes
         least_rows, least_classes = rows, classes
-        if schedule in ("tokens", "tiles"):
-            rows = min(rows, most_rows if schedule == "tokens" else 2 * most_rows)
+        if most_rows:
+            rows = min(rows, most_rows)
             least_rows = min(rows, 64)
-        if schedule in ("classes", "tiles"):
+        if most_classes:
             classes = self.balanced(most_classes)
             least_classes = min(classes, 512)
         while budget is not None and self.bytes(schedule, rows, classes) > budget:
@@ -191,12 +197,14 @@ class _Costs:
         return size if self.backend == "cpu" else min(self.classes, -(-size // 128) * 128)
 
     def bytes(self, schedule: Name, rows: int, classes: int) -> int:
-        """Two arrays of scores, and sums of gradients."""
+        """Two arrays of scores, and sums of gradients that are not the gradients themselves."""
         scores = 2 * rows * classes
+        of_hidden = 3 if self.backend == "cpu" else 2  # which is turned there, see `products`
+        by_classes = of_hidden * self.tokens * self.features + self.features * classes
         sums = {
             "plain": 0,
-            "tokens": self.features * classes,
-            "classes": 2 * self.tokens * self.features + self.features * classes,
-            "tiles": 2 * self.tokens * self.features + self.features * classes,
+            "tokens": self.half * self.features * classes,
+            "classes": by_classes,
+            "tiles": by_classes,
         }
         return self.item * (scores + sums[schedule])

@@ -106,9 +106,9 @@ def _with_gradients(
         x = tuple(map(products.scores, hidden, matrices))
         values, pull = jax.vjp(lambda x, *floats: loss(x, labels, *floats), x, rows, shared)
         of_x, of_rows, of_shared = pull(jnp.where(kept, change, 0))
-        of_heads = list(map(products.to_head, hidden, of_x))
         of_hidden = list(map(products.to_hidden, of_x, matrices))
-        sums = jax.tree.map(jnp.add, sums, (of_heads, of_shared))
+        of_heads = list(map(products.add_to_head, sums[0], hidden, of_x))
+        sums = of_heads, jax.tree.map(jnp.add, sums[1], of_shared)
         return sums, (jnp.where(kept, values, 0), of_hidden, of_rows)
 
     hidden = tuple(hidden for hidden, _ in heads)
