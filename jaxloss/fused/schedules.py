@@ -88,8 +88,8 @@ def plan(
     Example:
         >>> hidden = jax.ShapeDtypeStruct((2048, 512), jnp.float32)
         >>> head = jax.ShapeDtypeStruct((512, 32000), jnp.float32)
-        >>> print(jaxloss.fused.plan(hidden, head, backend="cpu", memory_budget=2**25))
-        tiles (xla): 1024 tokens x 1600 classes at a time, ... MiB; ...
+        >>> print(jaxloss.fused.plan(hidden, head, backend="cpu", memory_budget=2**26))
+        tokens (xla): 192 tokens x 32000 classes at a time, 46.9 MiB; fits the budget; ...
     """
     if implementation is not None and implementation not in KERNELS:
         raise ValueError(
