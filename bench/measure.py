@@ -67,8 +67,12 @@ def check(programs: dict[str, Program], tolerance: float) -> None:
 
 
 def _distance(got: np.ndarray, want: np.ndarray) -> float:
-    largest = float(np.abs(want).max(initial=0)) or 1.0
-    return float(np.abs(got - want).max(initial=0)) / largest
+    return _largest(got - want) / (_largest(want) or 1.0)
+
+
+def _largest(array: np.ndarray) -> float:
+    """Without a copy of the array, which is large; NaN if one entry is."""
+    return float(np.maximum(array.max(initial=0), -array.min(initial=0)))
 
 
 def alternate(programs: dict[str, Program], rounds: int, tolerance: float) -> None:
