@@ -1,6 +1,7 @@
 """The loops around a step: `fit` and its history, early stopping, `minimize`."""
 
 import csv
+import dataclasses
 import signal
 from typing import Any
 
@@ -121,6 +122,33 @@ def test_no_metric_is_read_before_the_next_window_was_launched(monkeypatch):
     monkeypatch.setattr("jaxloss.loop.fit.jax.device_get", device_get)
     fit(batches(), (step, state), epochs=1)
     assert len(read) == 100
+
+
+def test_batches_are_read_while_the_device_computes_and_at_most_two_windows_of_them(monkeypatch):
+    monkeypatch.setattr("jaxloss.loop.fit.time.monotonic", lambda: 0.0)
+    monkeypatch.setattr("jaxloss.loop.fit.WINDOW", 4)
+    step, state = start()
+    fit([np.ones(2, np.float32)], (step, state), epochs=1)  # compiles
+
+    @jax.jit
+    def long():
+        x = jax.lax.fori_loop(0, 30_000, lambda _, x: jnp.sin(x @ x), jnp.ones((64, 64)))
+        return x[0, 0], x[0, 1]
+
+    computed = []
+
+    def batches():
+        for i in range(20):
+            computed.append(over.is_ready())
+            yield np.full(2, i, np.float32)
+        raise OSError("The disk is gone.")
+
+    state = jax.block_until_ready(step.init(jnp.array(0.0)))
+    first, over = long()
+    state = dataclasses.replace(state, params=first)
+    with pytest.raises(OSError, match=r"The disk is gone\."):
+        fit(batches(), (step, state), epochs=1)
+    assert computed == [False] * 8 + [True] * 12
 
 
 # ---------------------------------------------------------------------- evaluation and stopping

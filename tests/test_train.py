@@ -405,7 +405,7 @@ def test_steps_per_call_are_single_steps(rng):
     again, joined = run(four, four.init(params), stacked)
     assert state.step == again.step == 8
     for a, b in zip(jax.tree.leaves(again.params), jax.tree.leaves(state.params), strict=True):
-        np.testing.assert_array_max_ulp(np.asarray(a), np.asarray(b), 2)
+        np.testing.assert_array_equal(a, b)  # a loop leaves the body as it is compiled
     close(jaxloss.merge(joined), jaxloss.merge(singles))
     assert joined[0].keys() == {"loss", "fit", "size", "decay", "grad_norm"}
 
