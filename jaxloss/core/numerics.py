@@ -156,7 +156,8 @@ safe_norm.defjvps(lambda t, norm, x: jnp.sum(normalized(x) * t, axis=-1))
 def normalized(x: Array) -> Array:
     """x / ‖x‖ over the last axis, 0 with derivatives 0 where x = 0; ∞ outweighs what is finite."""
     _, scaled = _scaled(x)
-    return _ratio(scaled, jnp.sqrt(jnp.sum(scaled**2, axis=-1, keepdims=True)))
+    length = jnp.sqrt(jnp.sum(scaled**2, axis=-1, keepdims=True))
+    return scaled / jnp.where(length == 0, 1, length)
 
 
 @normalized.defjvp
@@ -169,9 +170,50 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     return direction, across
 
 
+@jax.custom_jvp
+def distance(x: Array, y: Array) -> Array:
+    """‖x - y‖ over the last axis, as `safe_norm`, which is asked only where squares lose digits."""
+    squares = jnp.sum((x - y) ** 2, axis=-1)
+    return jax.lax.cond(
+        _keep_digits(squares, squares),
+        lambda: jnp.sqrt(squares),
+        lambda: _norm_of_difference(x, y),
+    )
+
+
+@distance.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    return jax.jvp(_norm_of_difference, primals, tangents)
+
+
+def _norm_of_difference(x: Array, y: Array) -> Array:
+    return safe_norm(x - y)
+
+
+@jax.custom_jvp
 def cosine(x: Array, y: Array) -> Array:
     """Cosine of the angle over the last axis, 0 with derivatives 0 where x or y is 0."""
+    xy, xx, yy = (jnp.sum(a * b, axis=-1) for a, b in ((x, y), (x, x), (y, y)))
+    return jax.lax.cond(
+        _keep_digits(jnp.minimum(xx, yy), jnp.maximum(xx, yy)),
+        lambda: xy / (jnp.sqrt(xx) * jnp.sqrt(yy)),
+        lambda: _product_of_directions(x, y),
+    )
+
+
+@cosine.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    return jax.jvp(_product_of_directions, primals, tangents)
+
+
+def _product_of_directions(x: Array, y: Array) -> Array:
     return jnp.sum(normalized(x) * normalized(y), axis=-1)
+
+
+def _keep_digits(least: Array, most: Array) -> Array:
+    """Whether of no sum of squares one overflowed, or one that counts underflowed."""
+    limits = jnp.finfo(least.dtype)
+    return jnp.all((least > limits.tiny / limits.eps**2) & (most < jnp.inf))
 
 
 def _signed_power_in_x(x: Array, p: Array) -> Array:
@@ -188,7 +230,8 @@ def _signed_power(x: Array, p: Array) -> Array:
 
 
 def _p_norm_in_x(x: Array, p: Array) -> Array:
-    shares = _scaled(x)[1]
+    still = jnp.where(jnp.all(x == 0, axis=-1, keepdims=True), jax.lax.stop_gradient(x), x)
+    shares = _scaled(still)[1]
     total = jnp.sum(jnp.power(absolute(shares), p), axis=-1, keepdims=True)
     return _signed_power(shares, p - 1) / jnp.power(jnp.where(total == 0, 1, total), 1 - 1 / p)
 
@@ -209,11 +252,11 @@ def p_norm(x: Array, p: Array) -> Array:
 
 
 def _scaled(x: Array) -> tuple[Array, Array]:
-    """The largest entry of the last axis, and the entries as shares of it."""
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0))
-    nothing = jax.lax.stop_gradient(x)  # 0, or a NaN that the largest has lost
-    shares = jnp.where(largest == 0, nothing, x / jnp.where(largest == 0, 1, largest))
-    return largest, jnp.where(jnp.isinf(x), jnp.sign(x), shares)
+    """The largest entry of the last axis, 1 where all are 0, and the entries as shares of it."""
+    top, bottom = (f(x, axis=-1, keepdims=True, initial=0) for f in (jnp.max, jnp.min))
+    largest = jax.lax.stop_gradient(jnp.maximum(top, -bottom))  # XLA on CPU would store |x|
+    scale = jnp.where(largest == 0, 1, largest)
+    return scale, jnp.where(jnp.isinf(x), jnp.sign(x), x / scale)
 
 
 def _curve_of_sigmoid(x: Array) -> Array:

@@ -48,8 +48,8 @@ def pairwise_distances(
          [5. 0.]]
     """
     x, y = _rows(x=x, y=y)
-    apart = x[:, None] - y[None]
-    return jnp.sum(apart**2, axis=-1) if squared else numerics.safe_norm(apart)
+    x, y = x[:, None], y[None]
+    return jnp.sum((x - y) ** 2, axis=-1) if squared else numerics.distance(x, y)
 
 
 def pairwise_cosine_similarities(
@@ -91,7 +91,7 @@ def distances(
 ) -> Array:
     """Distance of each row of `x` from the same row of `y`, by the norm (Σ|x - y|ⁿ)^(1/n)."""
     if isinstance(norm, int | float) and norm == 2:
-        return numerics.safe_norm(x - y)
+        return numerics.distance(x, y)
     return numerics.p_norm(x - y, inputs.option("norm", norm, x, must_be="1 or more"))
 
 
