@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
-from jaxloss.core import inputs, kernels, numerics
+from jaxloss.core import inputs, kernels, numerics, vectors
 from jaxloss.core.reductions import MeanReduction, R, Reduction, defer, reduce
 from jaxloss.core.statistics import Mean
 
@@ -532,7 +532,7 @@ def cosine_distance(
     predictions, targets = inputs.paired(
         where, features=1, predictions=predictions, targets=targets
     )
-    values = 1 - numerics.cosine(predictions, targets)
+    values = 1 - vectors.cosine(predictions, targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -576,5 +576,5 @@ def cosine_similarity(
     predictions, targets = inputs.paired(
         where, features=1, predictions=predictions, targets=targets
     )
-    values = numerics.cosine(predictions, targets)
+    values = vectors.cosine(predictions, targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)
