@@ -541,7 +541,7 @@ def cosine_embedding_loss(
     Reference:
         Yih et al., "Learning Discriminative Projections for Text Similarity Measures", 2011.
     """
-    x1, x2 = inputs.paired(where, features=1, x1=x1, x2=x2)
+    x1, x2 = inputs.paired(where, features=1, fill={"x1": 1, "x2": 1}, x1=x1, x2=x2)
     labels = inputs.one_per_unit(where, "labels", labels, "x1", x1, fill=1)
     inputs.require_signs(labels)
     margin = inputs.option("margin", margin, x1, must_be="a number")

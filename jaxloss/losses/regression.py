@@ -530,7 +530,11 @@ def cosine_distance(
         Singhal, "Modern Information Retrieval: A Brief Overview", 2001.
     """
     predictions, targets = inputs.paired(
-        where, features=1, predictions=predictions, targets=targets
+        where,
+        features=1,
+        fill={"predictions": 1, "targets": 1},  # whose squares keep their digits
+        predictions=predictions,
+        targets=targets,
     )
     values = 1 - vectors.cosine(predictions, targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)
@@ -574,7 +578,11 @@ def cosine_similarity(
         Singhal, "Modern Information Retrieval: A Brief Overview", 2001.
     """
     predictions, targets = inputs.paired(
-        where, features=1, predictions=predictions, targets=targets
+        where,
+        features=1,
+        fill={"predictions": 1, "targets": 1},  # whose squares keep their digits
+        predictions=predictions,
+        targets=targets,
     )
     values = vectors.cosine(predictions, targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)

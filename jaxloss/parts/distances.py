@@ -48,8 +48,8 @@ def pairwise_distances(
          [5. 0.]]
     """
     x, y = _rows(x=x, y=y)
-    x, y = x[:, None], y[None]
-    return jnp.sum((x - y) ** 2, axis=-1) if squared else vectors.distance(x, y)
+    apart = x[:, None] - y[None]
+    return jnp.sum(apart**2, axis=-1) if squared else vectors.safe_norm(apart)
 
 
 def pairwise_cosine_similarities(
