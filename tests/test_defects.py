@@ -13,7 +13,7 @@ import pytest
 import test_contract
 from harness import CASES
 
-from jaxloss.core import inputs, kernels, numerics, over_classes, reductions, statistics
+from jaxloss.core import inputs, kernels, numerics, over_classes, reductions, statistics, vectors
 
 DEFECTS = []
 
@@ -104,7 +104,7 @@ def masked_row_is_a_negative(name, array, units):
     return jnp.ones(units, bool) if name == "where" else inputs.spread(name, array, units)
 
 
-@defect(numerics, "normalized", "test_corners", "cosine_distance")
+@defect(vectors, "normalized", "test_corners", "cosine_distance")
 def norm_without_a_zero(x):
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 

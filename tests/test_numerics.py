@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulps import DTYPES, INF, NAN, agree, everything
 
-from jaxloss.core import kernels, margins, numerics, over_classes, sparsemax
+from jaxloss.core import kernels, margins, numerics, over_classes, sparsemax, vectors
 
 pytestmark = pytest.mark.usefixtures("wide")
 
@@ -489,7 +489,7 @@ NUMBERS = [
         },
     ),
     Row(
-        function=of_entries(numerics.cosine),
+        function=of_entries(vectors.cosine),
         truth=cosine,
         points=(*grid((3.0, 0.25), (-4.0, 1.0), (0.5,), (2.0, -1e-6)), (1.0, 2.0, 2.0, 4.0)),
         cancelling=1,
@@ -501,7 +501,7 @@ NUMBERS = [
         },
     ),
     Row(
-        function=of_entries(numerics.p_norm),
+        function=of_entries(vectors.p_norm),
         truth=lambda x, y, p: (abs(x) ** p + abs(y) ** p) ** (1 / p),
         points=grid((-3.0, 0.5, 4.0), (0.25, 4.0), (1.0, 1.5, 2.0, 7.5)),
         cancelling=1,
@@ -612,7 +612,7 @@ def of_vectors(function, dtype):
 
 @DTYPES
 def test_norm_and_direction(dtype):
-    norms, directions = (of_vectors(f, dtype) for f in (numerics.safe_norm, numerics.normalized))
+    norms, directions = (of_vectors(f, dtype) for f in (vectors.safe_norm, vectors.normalized))
     for i, vector in enumerate(np.array(VECTORS, dtype)):
         x = [mp.mpf(float(z)) for z in vector]
         norm = mp.sqrt(mp.fsum(z**2 for z in x))
@@ -627,10 +627,28 @@ def test_norm_and_direction(dtype):
 
 @DTYPES
 def test_the_zero_vector_has_no_direction(dtype):
-    for function, beyond in (numerics.safe_norm, INF), (numerics.normalized, [1, 0, 0]):
+    for function, beyond in (vectors.safe_norm, INF), (vectors.normalized, [1, 0, 0]):
         results = of_vectors(function, dtype)
         assert not any(np.any(leaf[-2]) for leaf in jax.tree.leaves(results))
         np.testing.assert_array_equal(results[0][-1], beyond)
+
+
+@DTYPES
+def test_a_row_whose_squares_lose_digits_changes_no_other(dtype):
+    """The plain formula is left for all rows if one needs the careful one."""
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(2, 5, 3))
+    exact = {
+        vectors.distance: np.sqrt(((x - y) ** 2).sum(-1)),
+        vectors.cosine: (x * y).sum(-1) / np.sqrt((x**2).sum(-1) * (y**2).sum(-1)),
+    }
+    for function, want in exact.items():
+        for size in (1, 1e-30, 1e30, 0):
+            scale = np.array([[1]] * 4 + [[size]])
+            got = jax.jit(function)(jnp.asarray(x * scale, dtype), jnp.asarray(y * scale, dtype))
+            last = want[-1] * (size if function is vectors.distance else size > 0)
+            eps = float(np.finfo(dtype).eps)
+            np.testing.assert_allclose(got, [*want[:-1], last], rtol=16 * eps)
 
 
 def test_closed_form_evaluates_what_is_differentiated():
@@ -665,7 +683,7 @@ def test_the_slope_of_a_power_is_finite_at_zero(dtype):
 def test_every_public_function_is_here():
     """Of the modules of mathematics; the rest of core has tests of its own."""
     text = Path(__file__).read_text() + Path(test_over_classes.__file__).read_text()
-    for module in (numerics, kernels, margins, over_classes, sparsemax):
+    for module in (numerics, vectors, kernels, margins, over_classes, sparsemax):
         for name, function in vars(module).items():
             if callable(function) and getattr(function, "__module__", "") == module.__name__:
                 tested = f"{module.__name__.split('.')[-1]}.{name}" in text

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxloss.core import numerics, over_classes
+from jaxloss.core import numerics, over_classes, vectors
 from jaxloss.core.statistics import total
 from jaxloss.fused.pairs import Ways, log_sums_of_others
 from jaxloss.fused.placement import over_rows
@@ -93,7 +93,7 @@ def by_units(
 def supcon(
     block: int, half: bool, embeddings: Array, labels: Array, temperature: Array, where: Array
 ) -> tuple[Array, Array]:
-    unit = numerics.normalized(embeddings)
+    unit = vectors.normalized(embeddings)
 
     def values(index: Array, rows: Array, own: Array, here: Array) -> tuple[Array, Array]:
         s = product(rows, unit, (1, 1)) / temperature

@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, Num, Shaped
 
-from jaxloss.core import class_options, inputs, kernels, margins, numerics, over_classes
+from jaxloss.core import class_options, inputs, kernels, margins, numerics, over_classes, vectors
 from jaxloss.core.reductions import R, Reduction, reduce
 
 #: The kind of label that each loss learns from.
@@ -541,11 +541,11 @@ def cosine_embedding_loss(
     Reference:
         Yih et al., "Learning Discriminative Projections for Text Similarity Measures", 2011.
     """
-    x1, x2 = inputs.paired(where, features=1, x1=x1, x2=x2)
+    x1, x2 = inputs.paired(where, features=1, fill={"x1": 1, "x2": 1}, x1=x1, x2=x2)
     labels = inputs.one_per_unit(where, "labels", labels, "x1", x1, fill=1)
     inputs.require_signs(labels)
     margin = inputs.option("margin", margin, x1, must_be="a number")
-    s = numerics.cosine(x1, x2)
+    s = vectors.cosine(x1, x2)
     values = numerics.blend((1 + labels) / 2, numerics.positive_part(s - margin), 1 - s)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 

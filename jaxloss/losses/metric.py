@@ -428,8 +428,8 @@ def _circle(
     negative = pairs.negative_pairs(labels, where=where)
     pull = jnp.where(positive, -gamma * a_p * (s - (1 - margin)), -jnp.inf)
     push = jnp.where(negative, gamma * a_n * (s - margin), -jnp.inf)
-    values = numerics.softplus(over_classes.logsumexp(push) + over_classes.logsumexp(pull))
-    return values, jnp.any(positive, axis=-1) & jnp.any(negative, axis=-1)
+    push, pull = over_classes.logsumexp(push), over_classes.logsumexp(pull)
+    return numerics.softplus(push + pull), ~(jnp.isneginf(push) | jnp.isneginf(pull))
 
 
 def _from_centers(

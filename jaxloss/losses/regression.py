@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
-from jaxloss.core import inputs, kernels, numerics
+from jaxloss.core import inputs, kernels, numerics, vectors
 from jaxloss.core.reductions import MeanReduction, R, Reduction, defer, reduce
 from jaxloss.core.statistics import Mean
 
@@ -530,9 +530,13 @@ def cosine_distance(
         Singhal, "Modern Information Retrieval: A Brief Overview", 2001.
     """
     predictions, targets = inputs.paired(
-        where, features=1, predictions=predictions, targets=targets
+        where,
+        features=1,
+        fill={"predictions": 1, "targets": 1},  # whose squares keep their digits
+        predictions=predictions,
+        targets=targets,
     )
-    values = 1 - numerics.cosine(predictions, targets)
+    values = 1 - vectors.cosine(predictions, targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -574,7 +578,11 @@ def cosine_similarity(
         Singhal, "Modern Information Retrieval: A Brief Overview", 2001.
     """
     predictions, targets = inputs.paired(
-        where, features=1, predictions=predictions, targets=targets
+        where,
+        features=1,
+        fill={"predictions": 1, "targets": 1},  # whose squares keep their digits
+        predictions=predictions,
+        targets=targets,
     )
-    values = numerics.cosine(predictions, targets)
+    values = vectors.cosine(predictions, targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)

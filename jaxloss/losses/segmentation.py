@@ -508,6 +508,10 @@ def _sums(
     """How much of each class is hit, false and missed."""
     p, other = overlap.shares(logits)
     _, times = kept(jnp.zeros(logits.shape[:-1], logits.dtype), where, weights)
+    if logits.shape[-1] == 1:  # XLA on CPU sums beside an axis of one number by number
+        p, other, y = p[..., 0], other[..., 0], labels[..., 0]
+        hit, false, missed = overlap.overlaps(times * p, times * other, y, axis=pixels)
+        return hit[..., None], false[..., None], missed[..., None]
     times = times[..., None]
     return overlap.overlaps(times * p, times * other, labels, axis=pixels)
 

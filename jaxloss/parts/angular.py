@@ -9,7 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, Shaped
 
-from jaxloss.core import inputs, numerics, over_classes
+from jaxloss.core import inputs, over_classes, vectors
 
 
 def sphereface_logits(
@@ -51,17 +51,17 @@ def sphereface_logits(
     if margin != int(margin) or margin < 1:
         raise ValueError(f"margin must be an integer of 1 or more, got {margin}.")
     embeddings, head, labels = inputs.headed(None, embeddings=embeddings, head=head, labels=labels)
-    directions = numerics.normalized(head.T)
+    directions = vectors.normalized(head.T)
     logits = jnp.matmul(embeddings, directions.T, precision="highest")
     own = over_classes.rows_at(directions, labels)
-    cosine = jnp.sum(numerics.normalized(embeddings) * own, axis=-1)
+    cosine = jnp.sum(vectors.normalized(embeddings) * own, axis=-1)
     before, now = jnp.ones_like(cosine), cosine
     for _ in range(int(margin) - 1):
         before, now = now, 2 * cosine * now - before  # cos((n + 1)·θ), Chebyshev
     turns = [math.cos(j * math.pi / margin) for j in range(1, int(margin))]
     k = sum(((cosine < turn).astype(cosine.dtype) for turn in turns), jnp.zeros_like(cosine))
     less = cosine - ((1 - 2 * (k % 2)) * now - 2 * k)  # than without a margin: 0 at length 0
-    less = numerics.safe_norm(embeddings) * less
+    less = vectors.safe_norm(embeddings) * less
     return logits - jnp.where(over_classes.hit(logits, labels), less[..., None], 0)
 
 
@@ -152,7 +152,7 @@ def arcface_logits(
     scale = inputs.option("scale", scale, embeddings, must_be="positive")
     cosines, directions, own = _angles(embeddings, head, labels)
     cosine = jnp.sum(directions * own, axis=-1)
-    aside = numerics.safe_norm(directions - cosine[..., None] * own)
+    aside = vectors.safe_norm(directions - cosine[..., None] * own)
     sine = jnp.where(jnp.any(directions != 0, axis=-1), aside, 1)
     wider = cosine * jnp.cos(margin) - sine * jnp.sin(margin)
     target = jnp.where(cosine > -jnp.cos(margin), wider, cosine - margin * jnp.sin(margin))
@@ -161,6 +161,6 @@ def arcface_logits(
 
 def _angles(embeddings: Array, head: Array, labels: Array) -> tuple[Array, Array, Array]:
     """Cosines to every class, the directions of the embeddings, and those of their own classes."""
-    directions, of_classes = numerics.normalized(embeddings), numerics.normalized(head.T)
+    directions, of_classes = vectors.normalized(embeddings), vectors.normalized(head.T)
     cosines = jnp.matmul(directions, of_classes.T, precision="highest")
     return cosines, directions, over_classes.rows_at(of_classes, labels)

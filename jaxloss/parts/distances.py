@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num, Shaped
 
-from jaxloss.core import inputs, numerics
+from jaxloss.core import inputs, vectors
 
 
 def pairwise_distances(
@@ -49,7 +49,7 @@ def pairwise_distances(
     """
     x, y = _rows(x=x, y=y)
     apart = x[:, None] - y[None]
-    return jnp.sum(apart**2, axis=-1) if squared else numerics.safe_norm(apart)
+    return jnp.sum(apart**2, axis=-1) if squared else vectors.safe_norm(apart)
 
 
 def pairwise_cosine_similarities(
@@ -83,7 +83,7 @@ def pairwise_cosine_similarities(
          [0. 1.]]
     """
     x, y = _rows(x=x, y=y)
-    return jnp.matmul(numerics.normalized(x), numerics.normalized(y).T, precision="highest")
+    return jnp.matmul(vectors.normalized(x), vectors.normalized(y).T, precision="highest")
 
 
 def distances(
@@ -91,8 +91,8 @@ def distances(
 ) -> Array:
     """Distance of each row of `x` from the same row of `y`, by the norm (Σ|x - y|ⁿ)^(1/n)."""
     if isinstance(norm, int | float) and norm == 2:
-        return numerics.safe_norm(x - y)
-    return numerics.p_norm(x - y, inputs.option("norm", norm, x, must_be="1 or more"))
+        return vectors.distance(x, y)
+    return vectors.p_norm(x - y, inputs.option("norm", norm, x, must_be="1 or more"))
 
 
 def _rows(**arrays: ArrayLike) -> list[Array]:
