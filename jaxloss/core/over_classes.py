@@ -110,8 +110,9 @@ def cross_entropy_at(logits: Array, labels: Array) -> Array:
 
 def _slope_at(logits: Array, labels: Array) -> Array:
     shares = _shares(logits)
-    total = jnp.sum(shares, axis=-1)
-    own, others = -_rest(shares, labels) / total, shares / total[..., None]
+    rest = _rest(shares, labels)
+    total = rest + _share_at(logits, labels)
+    own, others = -rest / total, shares / total[..., None]
     return jnp.where(hit(logits, labels), own[..., None], others)
 
 
@@ -243,14 +244,21 @@ def hit(array: Array, index: Array) -> Array:
 
 
 def largest(logits: Array) -> Array:
-    """Index of the largest class.
+    """Index of the largest class, by a plain comparison, which XLA on CPU does faster than argmax.
 
     A class is told by its index and never by `logits == max`: XLA may compute the logits twice,
     rounded differently, and then nothing equals the maximum.
     """
-    if logits.shape[-1] == 0:
-        return jnp.zeros(logits.shape[:-1], int)
-    return jnp.argmax(logits, axis=-1)
+    logits = jax.lax.stop_gradient(logits)
+    like = jnp.zeros_like(logits, int)  # has their sharding, where the mesh is explicit
+    index = like + jax.lax.broadcasted_iota(int, logits.shape, logits.ndim - 1)
+    least = jnp.full((), -jnp.inf, logits.dtype), jnp.zeros((), int)
+    return jax.lax.reduce((logits, index), least, _larger, (logits.ndim - 1,))[1]
+
+
+def _larger(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
+    taken = other[0] > one[0]
+    return jnp.where(taken, other[0], one[0]), jnp.where(taken, other[1], one[1])
 
 
 def _from(top: Array, t: Array) -> Array:
@@ -274,6 +282,12 @@ _behind.defjvps(lambda t, behind, logits: t)
 
 def _shares(logits: Array) -> Array:
     return jnp.exp(_behind(logits))
+
+
+def _share_at(logits: Array, labels: Array) -> Array:
+    most = jnp.finfo(logits.dtype).max
+    own = jnp.minimum(at(logits, labels), most)
+    return jnp.exp(own - jnp.minimum(_top(logits), most))
 
 
 def _slope_of_share(logits: Array, top: Array) -> Array:
