@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulps import DTYPES, INF, NAN, agree, everything
 
-from jaxloss.core import kernels, margins, numerics, over_classes, sparsemax
+from jaxloss.core import class_options, kernels, margins, numerics, over_classes, sparsemax
 
 pytestmark = pytest.mark.usefixtures("wide")
 
@@ -517,7 +517,7 @@ NUMBERS = [
         },
     ),
     Row(
-        function=over_classes.tempered,
+        function=class_options.tempered,
         truth=lambda x, temperature: x / temperature,
         points=grid(REAL, (0.05, 0.5, 4.0)),
         edges={
@@ -527,7 +527,7 @@ NUMBERS = [
         },
     ),
     Row(
-        function=over_classes.soft_cap,
+        function=class_options.soft_cap,
         truth=lambda x, cap: cap * mp.tanh(x / cap),
         points=grid((-3.0, 0.75, 20.0), (0.5, 1.0)),
         tolerance=24,  # tanh u - u·tanh' u, where u = x / cap

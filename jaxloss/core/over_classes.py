@@ -15,33 +15,13 @@ from jaxloss.core.numerics import (
     apart,
     closed_form,
     finite,
-    ratio,
     second_order,
     softplus,
-    tanh,
     xtimes,
 )
 
 #: Classes, from which on a row is stored on its way into a sum; see `_rest`.
 LONG = 2**16
-
-
-def soft_cap(logits: Array, cap: Array) -> Array:
-    """cap · tanh(logits / cap), and an absent class stays absent."""
-    absent = jnp.isneginf(logits)
-    return jnp.where(absent, logits, cap * tanh(jnp.where(absent, 0, logits) / cap))
-
-
-def tempered(logits: Array, temperature: Array) -> Array:
-    """logits / temperature, and an absent class stays absent."""
-    absent = jnp.isneginf(logits)
-    return jnp.where(absent, logits, jnp.where(absent, 0, logits) / temperature)
-
-
-def uniform(present: Array, like: Array) -> Array:
-    """The same share for every class that is present, in the dtype of `like`; 0 for the others."""
-    counted = present.astype(like.dtype)
-    return ratio(counted, jnp.sum(counted, axis=-1, keepdims=True))
 
 
 @closed_form(lambda logits: jnp.where(jnp.isneginf(_top(logits))[..., None], 0, softmax(logits)))
@@ -103,17 +83,47 @@ def cross_entropy_at(logits: Array, labels: Array) -> Array:
     It is a sum of what is not negative: a shift of the logits changes nothing, and a confident
     row keeps its digits in value and gradient.
     """
+    return _cross_entropy_of_rest(logits, labels, _rest(_shares(logits), labels))
+
+
+def _cross_entropy_of_rest(logits: Array, labels: Array, rest: Array) -> Array:
     own = at(logits, labels)
     behind = jnp.where(jnp.isposinf(own), 0, _top(logits) - own)
-    return softplus(jnp.log(_rest(_shares(logits), labels)) + behind)
+    return softplus(jnp.log(rest + 0 * rest) + behind)  # XLA makes ∞ of a NaN in a large sum
 
 
 def _slope_at(logits: Array, labels: Array) -> Array:
     shares = _shares(logits)
-    rest = _rest(shares, labels)
+    return _slope_of_rest(logits, labels, shares, _rest(shares, labels))
+
+
+def _slope_of_rest(logits: Array, labels: Array, shares: Array, rest: Array) -> Array:
     total = rest + _share_at(logits, labels)
     own, others = -rest / total, shares / total[..., None]
     return jnp.where(hit(logits, labels), own[..., None], others)
+
+
+@closed_form(lambda logits, labels: _lone_slope_at(logits, labels), None)
+def _cross_entropy_beside_slope(logits: Array, labels: Array) -> Array:
+    return _cross_entropy_of_rest(logits, labels, jnp.sum(_others(logits, labels), axis=-1))
+
+
+@closed_form(
+    lambda logits, labels: _lone_slope_at(logits, labels), None, beside=_cross_entropy_beside_slope
+)
+def lone_cross_entropy_at(logits: Array, labels: Array) -> Array:
+    """`cross_entropy_at`, cheaper to differentiate where nothing else asks for the shares."""
+    return cross_entropy_at(logits, labels)
+
+
+def _lone_slope_at(logits: Array, labels: Array) -> Array:
+    others = _others(logits, labels)
+    return _slope_of_rest(logits, labels, others, jnp.sum(others, axis=-1))
+
+
+def _others(logits: Array, labels: Array) -> Array:
+    """The shares, and 0 at the label: stored where the gradient will be, and summed from there."""
+    return jnp.where(hit(logits, labels), 0, _shares(logits))
 
 
 @closed_form(
