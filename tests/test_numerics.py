@@ -358,6 +358,18 @@ NUMBERS = [
         },
     ),
     Row(
+        function=kernels.relative_entropy,
+        truth=lambda log_p, q: q * (mp.log(q) - log_p),
+        points=grid((-80.0, -3.0, -0.5), SHARE),
+        cancelling=1,
+        edges={
+            (-INF, 0.0): (0, (0, 0)),
+            (-INF, 0.5): (INF, (-0.5, INF)),
+            (-1.0, 0.0): (0, (0, 1)),
+            (-1.0, -0.5): (NAN, (0.5, NAN)),
+        },
+    ),
+    Row(
         function=kernels.divergence_from_mixture,
         truth=divergence_from_mixture,
         points=grid((-80.0, -3.0, -0.5), (-60.0, -2.5, -0.25), SHARE),
