@@ -20,7 +20,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulps import DTYPES, INF, NAN, agree, everything
 
-from jaxloss.core import kernels, margins, numerics, over_classes, sparsemax, vectors
+from jaxloss.core import (
+    class_options,
+    kernels,
+    margins,
+    numerics,
+    over_classes,
+    sparsemax,
+    vectors,
+)
 
 pytestmark = pytest.mark.usefixtures("wide")
 
@@ -358,6 +366,18 @@ NUMBERS = [
         },
     ),
     Row(
+        function=kernels.relative_entropy,
+        truth=lambda log_p, q: q * (mp.log(q) - log_p),
+        points=grid((-80.0, -3.0, -0.5), SHARE),
+        cancelling=1,
+        edges={
+            (-INF, 0.0): (0, (0, 0)),
+            (-INF, 0.5): (INF, (-0.5, INF)),
+            (-1.0, 0.0): (0, (0, 1)),
+            (-1.0, -0.5): (NAN, (0.5, NAN)),
+        },
+    ),
+    Row(
         function=kernels.divergence_from_mixture,
         truth=divergence_from_mixture,
         points=grid((-80.0, -3.0, -0.5), (-60.0, -2.5, -0.25), SHARE),
@@ -517,7 +537,7 @@ NUMBERS = [
         },
     ),
     Row(
-        function=over_classes.tempered,
+        function=class_options.tempered,
         truth=lambda x, temperature: x / temperature,
         points=grid(REAL, (0.05, 0.5, 4.0)),
         edges={
@@ -527,7 +547,7 @@ NUMBERS = [
         },
     ),
     Row(
-        function=over_classes.soft_cap,
+        function=class_options.soft_cap,
         truth=lambda x, cap: cap * mp.tanh(x / cap),
         points=grid((-3.0, 0.75, 20.0), (0.5, 1.0)),
         tolerance=24,  # tanh u - u·tanh' u, where u = x / cap

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import jaxloss
-from jaxloss.core.over_classes import uniform
+from jaxloss.core.class_options import uniform
 from jaxloss.core.sparsemax import sparsemax
 
 

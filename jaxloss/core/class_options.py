@@ -18,12 +18,30 @@ def per_class(class_weights: ArrayLike | None, logits: Array) -> Array | None:
     return jnp.broadcast_to(c, (1,) * (logits.ndim - 1) + logits.shape[-1:])
 
 
+def soft_cap(logits: Array, cap: Array) -> Array:
+    """cap · tanh(logits / cap), and an absent class stays absent."""
+    absent = jnp.isneginf(logits)
+    return jnp.where(absent, logits, cap * numerics.tanh(jnp.where(absent, 0, logits) / cap))
+
+
+def tempered(logits: Array, temperature: Array) -> Array:
+    """logits / temperature, and an absent class stays absent."""
+    absent = jnp.isneginf(logits)
+    return jnp.where(absent, logits, jnp.where(absent, 0, logits) / temperature)
+
+
+def uniform(present: Array, like: Array) -> Array:
+    """The same share for every class that is present, in the dtype of `like`; 0 for the others."""
+    counted = present.astype(like.dtype)
+    return numerics.ratio(counted, jnp.sum(counted, axis=-1, keepdims=True))
+
+
 def capped(logits: Array, logit_softcap: ArrayLike | None) -> Array:
     """The logits, bounded smoothly where there is a bound."""
     if logit_softcap is None:
         return logits
     cap = inputs.option("logit_softcap", logit_softcap, logits, must_be="positive")
-    return over_classes.soft_cap(logits, cap)
+    return soft_cap(logits, cap)
 
 
 def own_of(x: Array, labels: Array, loud: Array) -> Array:
@@ -48,7 +66,9 @@ def cost_of_labels(
 ) -> tuple[Array, Array | None]:
     """Cross entropy of class indices with all options, and how much each label counts."""
     c = per_class(class_weights, x)
-    values, counts = weighted_at(over_classes.cross_entropy_at(x, labels), labels, c)
+    alone = not (inputs.given(label_smoothing) or inputs.given(z_loss))
+    cost = over_classes.lone_cross_entropy_at if alone else over_classes.cross_entropy_at
+    values, counts = weighted_at(cost(x, labels), labels, c)
     return with_options(values, x, c, counts, label_smoothing, z_loss), counts
 
 
@@ -64,7 +84,7 @@ def with_options(
     smoothing = inputs.option("label_smoothing", label_smoothing, x, must_be="in [0, 1]")
     penalty = inputs.option("z_loss", z_loss, x, must_be="0 or more")
     if inputs.given(label_smoothing):
-        shares = over_classes.uniform(~jnp.isneginf(x), x)
+        shares = uniform(~jnp.isneginf(x), x)
         even = over_classes.spread_cross_entropy(x, shares if c is None else c * shares)
         values = numerics.blend(smoothing, values, even)
     if inputs.given(z_loss):

@@ -21,19 +21,21 @@ from jax.custom_derivatives import SymbolicZero
 
 def closed_form(
     *partials: Callable[..., Array] | None,
+    beside: Callable[..., Array] | None = None,
 ) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
     """Gives an elementwise function its partial derivatives, in the order of its arguments.
 
     What is not differentiated is not evaluated, so an infinite partial never meets a zero
     tangent. None stands for an argument without a derivative, such as an index. A function that
-    takes the last axis away has partials that keep it.
+    takes the last axis away has partials that keep it. Where the function has another form that
+    is cheaper next to its derivative, that is `beside`.
     """
 
     def decorate(function: Callable[..., Array]) -> Callable[..., Array]:
         rule = jax.custom_jvp(function)
 
         def jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
-            value, change = rule(*primals), None
+            value, change = (beside or rule)(*primals), None
             for partial, tangent in zip(partials, tangents, strict=True):
                 if partial is not None and not isinstance(tangent, SymbolicZero):
                     term = partial(*primals) * tangent

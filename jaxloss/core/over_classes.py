@@ -15,33 +15,13 @@ from jaxloss.core.numerics import (
     apart,
     closed_form,
     finite,
-    ratio,
     second_order,
     softplus,
-    tanh,
     xtimes,
 )
 
 #: Classes, from which on a row is stored on its way into a sum; see `_rest`.
 LONG = 2**16
-
-
-def soft_cap(logits: Array, cap: Array) -> Array:
-    """cap · tanh(logits / cap), and an absent class stays absent."""
-    absent = jnp.isneginf(logits)
-    return jnp.where(absent, logits, cap * tanh(jnp.where(absent, 0, logits) / cap))
-
-
-def tempered(logits: Array, temperature: Array) -> Array:
-    """logits / temperature, and an absent class stays absent."""
-    absent = jnp.isneginf(logits)
-    return jnp.where(absent, logits, jnp.where(absent, 0, logits) / temperature)
-
-
-def uniform(present: Array, like: Array) -> Array:
-    """The same share for every class that is present, in the dtype of `like`; 0 for the others."""
-    counted = present.astype(like.dtype)
-    return ratio(counted, jnp.sum(counted, axis=-1, keepdims=True))
 
 
 @closed_form(lambda logits: jnp.where(jnp.isneginf(_top(logits))[..., None], 0, softmax(logits)))
@@ -103,28 +83,83 @@ def cross_entropy_at(logits: Array, labels: Array) -> Array:
     It is a sum of what is not negative: a shift of the logits changes nothing, and a confident
     row keeps its digits in value and gradient.
     """
+    return _cross_entropy_of_rest(logits, labels, _rest(_shares(logits), labels))
+
+
+def _cross_entropy_of_rest(logits: Array, labels: Array, rest: Array) -> Array:
     own = at(logits, labels)
     behind = jnp.where(jnp.isposinf(own), 0, _top(logits) - own)
-    return softplus(jnp.log(_rest(_shares(logits), labels)) + behind)
+    return softplus(jnp.log(rest + 0 * rest) + behind)  # XLA makes ∞ of a NaN in a large sum
 
 
 def _slope_at(logits: Array, labels: Array) -> Array:
     shares = _shares(logits)
-    total = jnp.sum(shares, axis=-1)
-    own, others = -_rest(shares, labels) / total, shares / total[..., None]
+    return _slope_of_rest(logits, labels, shares, _rest(shares, labels))
+
+
+def _slope_of_rest(logits: Array, labels: Array, shares: Array, rest: Array) -> Array:
+    total = rest + _share_at(logits, labels)
+    own, others = -rest / total, shares / total[..., None]
     return jnp.where(hit(logits, labels), own[..., None], others)
+
+
+@closed_form(lambda logits, labels: _lone_slope_at(logits, labels), None)
+def _cross_entropy_beside_slope(logits: Array, labels: Array) -> Array:
+    return _cross_entropy_of_rest(logits, labels, jnp.sum(_others(logits, labels), axis=-1))
+
+
+@closed_form(
+    lambda logits, labels: _lone_slope_at(logits, labels), None, beside=_cross_entropy_beside_slope
+)
+def lone_cross_entropy_at(logits: Array, labels: Array) -> Array:
+    """`cross_entropy_at`, cheaper to differentiate where nothing else asks for the shares."""
+    return cross_entropy_at(logits, labels)
+
+
+def _lone_slope_at(logits: Array, labels: Array) -> Array:
+    others = _others(logits, labels)
+    return _slope_of_rest(logits, labels, others, jnp.sum(others, axis=-1))
+
+
+def _others(logits: Array, labels: Array) -> Array:
+    """The shares, and 0 at the label: stored where the gradient will be, and summed from there."""
+    return jnp.where(hit(logits, labels), 0, _shares(logits))
 
 
 @closed_form(
     lambda logits, targets: _slope_of_cross_entropy(logits, targets),
     lambda logits, targets: _slope_in_targets(logits, targets),
 )
+def cross_entropy_of_logs(logits: Array, targets: Array) -> Array:
+    """`cross_entropy`, cheaper where it is differentiated or more is made of the logits."""
+    return -jnp.sum(xtimes(targets, log_softmax(logits)), axis=-1)
+
+
+@closed_form(
+    lambda logits, targets: _slope_of_cross_entropy(logits, targets),
+    lambda logits, targets: _slope_in_targets(logits, targets),
+    beside=cross_entropy_of_logs,
+)
 def cross_entropy(logits: Array, targets: Array) -> Array:
     """-Σ targets · log softmax(logits), of which `cross_entropy_at` is one term.
 
-    The targets need not sum to one; an absent class with target 0 costs 0.
+    The targets need not sum to one; an absent class with target 0 costs 0. The largest class has
+    the share 1, so that it is alone above 1/2 where the shares sum to less than 1.5, and its index
+    is not needed: there it is left out, and elsewhere a sum less 1 keeps its digits. All is
+    arithmetic, which XLA on CPU makes one fusion.
     """
-    return -jnp.sum(xtimes(targets, log_softmax(logits)), axis=-1)
+    most, steep = jnp.finfo(logits.dtype).max, 4 / float(jnp.finfo(logits.dtype).eps)
+    behind = -_behind(logits)
+    shares = jnp.exp(-behind)
+    total = jnp.sum(shares, axis=-1, keepdims=True)
+    small = jnp.minimum(shares, steep * jnp.maximum(0.625 - shares, 0))
+    rest = jnp.sum(small, axis=-1, keepdims=True)
+    even = jnp.minimum(steep * jnp.maximum(total - 1.5, 0), 1)  # 0 where the largest is alone
+    log_total = jnp.log1p(rest + even * (total - 1 - rest)) + 0 * total  # a NaN is ∞ in the sum
+    away = jnp.minimum(behind, steep * jnp.maximum(behind - (0.5 - even), 0))
+    half = jnp.minimum(away / 2, most)  # see `numerics.priced`
+    costs = targets * (half + log_total / 2) * (2 + jnp.maximum(half - most / 2, 0))
+    return jnp.sum(costs, axis=-1)
 
 
 def _slope_of_cross_entropy(logits: Array, targets: Array) -> Array:
@@ -243,14 +278,21 @@ def hit(array: Array, index: Array) -> Array:
 
 
 def largest(logits: Array) -> Array:
-    """Index of the largest class.
+    """Index of the largest class, by a plain comparison, which XLA on CPU does faster than argmax.
 
     A class is told by its index and never by `logits == max`: XLA may compute the logits twice,
     rounded differently, and then nothing equals the maximum.
     """
-    if logits.shape[-1] == 0:
-        return jnp.zeros(logits.shape[:-1], int)
-    return jnp.argmax(logits, axis=-1)
+    logits = jax.lax.stop_gradient(logits)
+    like = jnp.zeros_like(logits, int)  # has their sharding, where the mesh is explicit
+    index = like + jax.lax.broadcasted_iota(int, logits.shape, logits.ndim - 1)
+    least = jnp.full((), -jnp.inf, logits.dtype), jnp.zeros((), int)
+    return jax.lax.reduce((logits, index), least, _larger, (logits.ndim - 1,))[1]
+
+
+def _larger(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
+    taken = other[0] > one[0]
+    return jnp.where(taken, other[0], one[0]), jnp.where(taken, other[1], one[1])
 
 
 def _from(top: Array, t: Array) -> Array:
@@ -274,6 +316,12 @@ _behind.defjvps(lambda t, behind, logits: t)
 
 def _shares(logits: Array) -> Array:
     return jnp.exp(_behind(logits))
+
+
+def _share_at(logits: Array, labels: Array) -> Array:
+    most = jnp.finfo(logits.dtype).max
+    own = jnp.minimum(at(logits, labels), most)
+    return jnp.exp(own - jnp.minimum(_top(logits), most))
 
 
 def _slope_of_share(logits: Array, top: Array) -> Array:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from jaxloss.core import class_options, inputs, numerics, over_classes
+from jaxloss.core import class_options, inputs, numerics
 from jaxloss.fused import products
 from jaxloss.fused.placement import together, zeros
 from jaxloss.fused.tokens import chunked, joined
@@ -89,7 +89,7 @@ def scores(logits: Array, options: Options) -> Array:
     if "temperature" not in options:
         return x
     t = inputs.option("temperature", options["temperature"], logits, must_be="positive")
-    return over_classes.tempered(x, t)
+    return class_options.tempered(x, t)
 
 
 def forward(tile: Tile, hidden: Array, head: Array, labels: Array, options: Options) -> Statistics:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, Num, Shaped
 
-from jaxloss.core import inputs, numerics, over_classes
+from jaxloss.core import class_options, inputs, numerics, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce
 
 #: The kind of target that each loss learns from: what a teacher says, which no table holds.
@@ -69,7 +69,7 @@ def distillation_loss(
     student, teacher = inputs.with_a_class(student), inputs.with_a_class(teacher)
     temperature = inputs.option("temperature", temperature, student, must_be="positive")
     alpha = inputs.option("alpha", alpha, student, must_be="in [0, 1]")
-    x, y = (over_classes.tempered(logits, temperature) for logits in (student, teacher))
+    x, y = (class_options.tempered(logits, temperature) for logits in (student, teacher))
     values = temperature**2 * over_classes.divergence(x, y)
     if labels is not None:
         student, labels, loud = inputs.labelled_apart(

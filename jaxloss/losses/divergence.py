@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
@@ -61,7 +60,7 @@ def kl_divergence(
     """
     log_probs, targets = inputs.paired(where, features=1, log_probs=log_probs, targets=targets)
     checks.require(inputs.RANGES["in [0, 1]"], "targets", targets, "it must be in [0, 1]")
-    values = jnp.sum(_relative_entropy(log_probs, targets), axis=-1)
+    values = jnp.sum(kernels.relative_entropy(log_probs, targets), axis=-1)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -158,8 +157,8 @@ def generalized_kl_divergence(
     """
     log_probs, targets = inputs.paired(where, features=1, log_probs=log_probs, targets=targets)
     checks.require(inputs.RANGES["0 or more"], "targets", targets, "a quantity is 0 or more")
-    surplus = jnp.exp(log_probs) - targets
-    values = jnp.sum(_relative_entropy(log_probs, targets) + surplus, axis=-1)
+    entropy = numerics.xlogy(targets, targets) - numerics.xtimes(targets, log_probs)
+    values = jnp.sum(entropy + (jnp.exp(log_probs) - targets), axis=-1)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -214,7 +213,3 @@ def js_divergence(
     terms = kernels.divergence_from_mixture(log_probs, log_targets, beta)
     values = jnp.sum(terms, axis=-1)
     return reduce(values, where=where, weights=weights, reduction=reduction)
-
-
-def _relative_entropy(log_probs: Array, targets: Array) -> Array:
-    return numerics.xlogy(targets, targets) - numerics.xtimes(targets, log_probs)

@@ -9,7 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, Num
 
-from jaxloss.core import inputs, numerics, over_classes
+from jaxloss.core import class_options, inputs, numerics
 
 
 def smooth_labels(
@@ -56,7 +56,7 @@ def smooth_labels(
     (labels,) = inputs.paired(where, labels=labels)
     alpha = inputs.option("alpha", alpha, labels, must_be="in [0, 1]")
     present = inputs.spread("where", True if where is None else where, labels.shape)
-    return (1 - alpha) * labels + alpha * over_classes.uniform(present, labels)
+    return (1 - alpha) * labels + alpha * class_options.uniform(present, labels)
 
 
 def class_balanced_weights(counts: Num[ArrayLike, "classes"], *, beta: float = 0.9999) -> Array:
