@@ -16,9 +16,10 @@ import mpmath as mp
 import numpy as np
 import pytest
 import test_over_classes
+import test_vectors
 from hypothesis import given
 from hypothesis import strategies as st
-from ulps import DTYPES, INF, NAN, agree, everything
+from ulps import DTYPES, INF, NAN, everything
 
 from jaxloss.core import (
     class_options,
@@ -622,55 +623,6 @@ def test_edges(row, dtype):
             np.testing.assert_allclose(each[n], of_curve[0], rtol=1e-6, err_msg=str(point))
 
 
-VECTORS = ((3.0, -4.0, 12.0), (1e-30, 1e-30, -1e-30), (1e30, -2e30, 1e30), (0.0, 5.0, 0.0))
-ZERO, BEYOND = (0.0, 0.0, 0.0), (INF, 1.0, 0.0)
-
-
-def of_vectors(function, dtype):
-    return everything(function, dtype, (*VECTORS, ZERO, BEYOND))
-
-
-@DTYPES
-def test_norm_and_direction(dtype):
-    norms, directions = (of_vectors(f, dtype) for f in (vectors.safe_norm, vectors.normalized))
-    for i, vector in enumerate(np.array(VECTORS, dtype)):
-        x = [mp.mpf(float(z)) for z in vector]
-        norm = mp.sqrt(mp.fsum(z**2 for z in x))
-        u = [z / norm for z in x]
-        across = [((j == k) - u[j] * u[k]) / norm for j in range(3) for k in range(3)]
-        agree(norms[0][i], [norm], dtype)
-        agree(directions[0][i], u, dtype)
-        agree(norms[1][0][i], u, dtype)
-        agree(norms[2][0][0][i], across, dtype, floor=1 / norm)
-        agree(directions[1][0][i], across, dtype, floor=1 / norm)
-
-
-@DTYPES
-def test_the_zero_vector_has_no_direction(dtype):
-    for function, beyond in (vectors.safe_norm, INF), (vectors.normalized, [1, 0, 0]):
-        results = of_vectors(function, dtype)
-        assert not any(np.any(leaf[-2]) for leaf in jax.tree.leaves(results))
-        np.testing.assert_array_equal(results[0][-1], beyond)
-
-
-@DTYPES
-def test_a_row_whose_squares_lose_digits_changes_no_other(dtype):
-    """The plain formula is left for all rows if one needs the careful one."""
-    rng = np.random.default_rng(3)
-    x, y = rng.normal(size=(2, 5, 3))
-    exact = {
-        vectors.distance: np.sqrt(((x - y) ** 2).sum(-1)),
-        vectors.cosine: (x * y).sum(-1) / np.sqrt((x**2).sum(-1) * (y**2).sum(-1)),
-    }
-    for function, want in exact.items():
-        for size in (1, 1e-30, 1e30, 0):
-            scale = np.array([[1]] * 4 + [[size]])
-            got = jax.jit(function)(jnp.asarray(x * scale, dtype), jnp.asarray(y * scale, dtype))
-            last = want[-1] * (size if function is vectors.distance else size > 0)
-            eps = float(np.finfo(dtype).eps)
-            np.testing.assert_allclose(got, [*want[:-1], last], rtol=16 * eps)
-
-
 def test_closed_form_evaluates_what_is_differentiated():
     """A partial of an argument that is not differentiated would be NaN · 0 here."""
 
@@ -702,7 +654,8 @@ def test_the_slope_of_a_power_is_finite_at_zero(dtype):
 
 def test_every_public_function_is_here():
     """Of the modules of mathematics; the rest of core has tests of its own."""
-    text = Path(__file__).read_text() + Path(test_over_classes.__file__).read_text()
+    here = __file__, test_over_classes.__file__, test_vectors.__file__
+    text = "".join(Path(str(path)).read_text() for path in here)
     for module in (numerics, vectors, kernels, margins, over_classes, sparsemax):
         for name, function in vars(module).items():
             if callable(function) and getattr(function, "__module__", "") == module.__name__:

@@ -146,7 +146,12 @@ def test_a_row_that_is_long(rng):
 
 @DTYPES
 @pytest.mark.parametrize(
-    "function", [over_classes.cross_entropy, over_classes.spread_cross_entropy]
+    "function",
+    [
+        over_classes.cross_entropy,
+        over_classes.cross_entropy_of_logs,
+        over_classes.spread_cross_entropy,
+    ],
 )
 def test_cross_entropy(function, dtype):
     for row, p, q, (value, slopes, curves) in classes_of(function, dtype, TARGETS):
