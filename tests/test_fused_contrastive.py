@@ -99,7 +99,7 @@ def test_blocks_are_for_what_is_large():
         return Pairs(**options).block(rows, rows)
 
     assert plan(2048, 64) is None and plan(2049, 64) == 2040
-    assert plan(8192, 8) == 512 and plan(8192, 2048) == 2048
+    assert plan(8192, 8) == 512 and plan(8192, 2048) == 1024
     assert plan(100, 8, schedule="blocks") == 100
     assert plan(100, 8, memory_budget=4000) == 8 and plan(100, 8, memory_budget=1) == 1
     assert plan(8192, 8, schedule="dense") is None and plan(0, 8, schedule="blocks") is None

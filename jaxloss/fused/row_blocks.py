@@ -29,8 +29,8 @@ class Pairs:
 
     `schedule` builds the array of all pairs ("dense"), or goes by "blocks" of rows, whose pairs
     take at most `memory_budget` bytes. None is blocks where all pairs would take more than that;
-    the budget itself is by default 16 MiB or what one of the arrays takes, if that is more. With
-    `half` the operands of products are bfloat16.
+    the budget itself is by default 16 MiB or half of what one of the arrays takes, if that is more.
+    With `half` the operands of products are bfloat16.
     """
 
     schedule: PairSchedule | None = None
@@ -46,7 +46,7 @@ class Pairs:
     def block(self, x: Array | jax.ShapeDtypeStruct, z: Array | jax.ShapeDtypeStruct) -> int | None:
         """How many rows of `x` meet all of `z` at once; None where all do."""
         one, rows = z.shape[0] * z.dtype.itemsize, x.shape[0]
-        budget = self.memory_budget or max(SMALL, x.size * x.dtype.itemsize)
+        budget = self.memory_budget or max(SMALL, x.size * x.dtype.itemsize // 2)
         small = self.schedule is None and one * rows <= budget
         if self.schedule == "dense" or small or not one * rows:
             return None
