@@ -83,7 +83,11 @@ def log_of_one_plus(x):
 
 
 @defect(
-    over_classes, "cross_entropy_at", "test_value_and_gradient_are_the_truth", INTEGER, **SINGLE
+    over_classes,
+    "lone_cross_entropy_at",
+    "test_value_and_gradient_are_the_truth",
+    INTEGER,
+    **SINGLE,
 )
 def logsumexp_minus_the_label(logits, labels):
     return over_classes.logsumexp(logits) - over_classes.at(logits, labels)

@@ -94,11 +94,11 @@ def _cross_entropy_of_rest(logits: Array, labels: Array, rest: Array) -> Array:
 
 def _slope_at(logits: Array, labels: Array) -> Array:
     shares = _shares(logits)
-    return _slope_of_rest(logits, labels, shares, _rest(shares, labels))
+    rest, total = _rest(shares, labels), jnp.sum(shares, axis=-1)
+    return _slope_of_rest(logits, labels, shares, rest, total)
 
 
-def _slope_of_rest(logits: Array, labels: Array, shares: Array, rest: Array) -> Array:
-    total = rest + _share_at(logits, labels)
+def _slope_of_rest(logits: Array, labels: Array, shares: Array, rest: Array, total: Array) -> Array:
     own, others = -rest / total, shares / total[..., None]
     return jnp.where(hit(logits, labels), own[..., None], others)
 
@@ -118,7 +118,8 @@ def lone_cross_entropy_at(logits: Array, labels: Array) -> Array:
 
 def _lone_slope_at(logits: Array, labels: Array) -> Array:
     others = _others(logits, labels)
-    return _slope_of_rest(logits, labels, others, jnp.sum(others, axis=-1))
+    rest = jnp.sum(others, axis=-1)
+    return _slope_of_rest(logits, labels, others, rest, rest + _share_at(logits, labels))
 
 
 def _others(logits: Array, labels: Array) -> Array:
