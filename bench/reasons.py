@@ -88,8 +88,13 @@ REASONS: dict[str, str] = {
     r"fused: linear head, .*bfloat16.*: torch": (
         "torch's products of bfloat16 are its own, and quicker than XLA's"
     ),
-    r"step: .*tiny model.*flax": (
-        "it returns the loss alone; ours also counts, and tells the length of the gradient"
+    r"step: .*tiny model.*by hand": (
+        "the programs are one (46 kernels, the same bytes); a state of named parts takes 2.5 µs "
+        "more of Python to take apart and to make again"
+    ),
+    r"step: .*flax": (
+        "it returns the loss alone; ours also counts, and tells the length of the gradient: of the "
+        "medium model 99 MB are read and written, and 86 MB by theirs"
     ),
 }
 
