@@ -6,6 +6,7 @@ The truth is `softmax_cross_entropy_with_integer_labels` in float64, which has i
 import functools
 import itertools
 import math
+import operator
 import re
 
 import hypothesis
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import Array
+from jax import Array, lax
 
 import jaxloss
 from jaxloss.core.reductions import Reduction, reduce
@@ -191,11 +192,20 @@ def test_of_any_sizes_too(name, shape, setting, scale, seed):
 
 
 @pytest.mark.parametrize("labels", ["likely", "any"])
-def test_a_half_gradient_of_many_classes_loses_what_rounding_does(labels, rng):
-    """Where a product less is enough, and where it is not: to 1.2 of the rounding."""
+@pytest.mark.parametrize("plan", [Plan("tokens", 16, 1500), Plan("tiles", 32, 1100)])
+@pytest.mark.parametrize("platform", ["cpu", "default"])
+def test_a_half_gradient_of_many_classes_loses_what_rounding_does(
+    platform, plan, labels, rng, monkeypatch
+):
+    """Where a product less is enough, and where it is not: to 1.2 of the rounding.
+
+    On CPU, also what other platforms compute there.
+    """
     n, d, v = 64, 16, 1500
+    branch = operator.itemgetter(platform)
+    monkeypatch.setattr(lax, "platform_dependent", lambda *x, **by: branch(by)(*x))
     loss = functools.partial(jaxloss.linear_softmax_cross_entropy, reduction="sum")
-    fused = functools.partial(loss, schedule=Plan("tokens", 16, v))
+    fused = functools.partial(loss, schedule=plan)
     half, wide = (jax.jit(jax.grad(f, (0, 1))) for f in (fused, loss))
     for scale in (0.05, 1, 8):
         floats = rng.normal(size=(n, d)), rng.normal(size=(d, v)) * scale / d**0.5

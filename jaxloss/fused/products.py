@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -27,8 +29,9 @@ def to_hidden(slopes: Array, head: Array) -> Array:
     """`[rows, features]`: what the slopes of the scores are for hidden."""
     if head.dtype != HALF or slopes.dtype == HALF:
         return _product(slopes, head.astype(slopes.dtype), 1, 1)
-    on_cpu = _in_two if head.shape[1] < MANY else _in_one_or_two
-    return jax.lax.platform_dependent(slopes, head, cpu=on_cpu, default=_rounded)
+    if head.shape[1] < MANY:
+        return _in_two(slopes, head)
+    return _in_one_or_two(slopes, 1, lambda slopes: _product(slopes, head, 1, 1))
 
 
 def to_head(hidden: Array, slopes: Array, turned: Array | None = None) -> Array:
@@ -47,8 +50,9 @@ def _product_of_turned(hidden: Array, slopes: Array, turned: Array) -> Array:
 
 def _product_of_halves(hidden: Array, slopes: Array, turned: Array) -> Array:
     """As matrix units take them, where hidden is of halves."""
-    dtype = HALF if hidden.dtype == HALF else slopes.dtype
-    return _product(hidden.astype(dtype), slopes.astype(dtype), 0, 0)
+    if hidden.dtype != HALF or slopes.dtype == HALF:
+        return _product(hidden.astype(slopes.dtype), slopes, 0, 0)
+    return _in_one_or_two(slopes, None, lambda slopes: _product(hidden, slopes, 0, 0))
 
 
 def add_to_head(sums: Array, hidden: Array, slopes: Array) -> Array:
@@ -81,27 +85,30 @@ def _add_by_blocks(sums: Array, hidden: Array, slopes: Array) -> Array:
 def _in_two(slopes: Array, head: Array) -> Array:
     """Slopes as a sum of two halves: all their digits, and no wide copy of the head."""
     rest = (slopes - jax.lax.reduce_precision(slopes, 8, 7)).astype(HALF)
-    return _rounded(slopes, head) + _product(rest, head, 1, 1)
+    return _product(slopes.astype(HALF), head, 1, 1) + _product(rest, head, 1, 1)
 
 
-def _in_one_or_two(slopes: Array, head: Array) -> Array:
-    """`_in_two`, without the second where it is less than what the gradient loses when rounded.
+def _in_one_or_two(slopes: Array, axis: int | None, product: Callable[[Array], Array]) -> Array:
+    """The product of slopes as a sum of two halves, or of one where the other is too little.
 
-    Slopes are counted from the largest of their row, which is exact then. It is mostly that of a
-    label, as large as all others together.
+    That is where it is less than what the gradient loses when it is rounded. Slopes are counted
+    from the largest along the axis, which is exact then: mostly that of a label, as large as all
+    others of its row together. What may be left out is a loop of one turn or none: for a `cond` XLA
+    on TPU keeps a second copy of the slopes.
     """
-    size = jnp.max(jnp.abs(slopes), axis=1, keepdims=True)
+    size = jnp.max(jnp.abs(slopes), axis=axis, keepdims=True)
     size = jnp.where(size == 0, 1, size)
     scaled = slopes / size
-    rest = scaled - jax.lax.reduce_precision(scaled, 8, 7)
-    lost, whole = jnp.sum((size * rest) ** 2), jnp.sum(slopes**2)
-    enough, first = lost <= LOSS**2 * whole, _rounded(scaled, head)
-    return size * jax.lax.cond(enough, lambda: first, lambda: first + _rounded(rest, head))
 
+    def rest() -> Array:
+        return scaled - jax.lax.reduce_precision(scaled, 8, 7)
 
-def _rounded(slopes: Array, head: Array) -> Array:
-    """As matrix units take them."""
-    return _product(slopes.astype(HALF), head, 1, 1)
+    def add_rest(_: Array, sums: Array) -> Array:
+        return sums + product(rest().astype(HALF))
+
+    lost, whole = jnp.sum((size * rest()) ** 2), jnp.sum(slopes**2)
+    turns = jnp.where(lost <= LOSS**2 * whole, 0, 1)
+    return size * jax.lax.fori_loop(0, turns, add_rest, product(scaled.astype(HALF)))
 
 
 def _product(x: Array, y: Array, axis_of_x: int, axis_of_y: int) -> Array:
