@@ -12,13 +12,16 @@ from typing import Any
 import jax
 
 PACKAGES = ("jax", "jaxlib", "jaxloss", "optax", "numpy", "torch", "keras", "flax", "equinox")
+PROCESSORS = Path("/proc/cpuinfo")
+# the widest first
+VECTORS = {"avx512_bf16": "AVX-512 with bfloat16", "avx512f": "AVX-512", "avx2": "AVX2"}
 
 
 def facts() -> dict[str, Any]:
     """Versions, device, threads and load."""
     device = jax.devices()[0]
     return {
-        "device": device.device_kind if device.platform != "cpu" else _processor(),
+        "device": device.device_kind if device.platform != "cpu" else processor(),
         "platform": device.platform,
         "devices": jax.device_count(),
         "cores": len(os.sched_getaffinity(0))
@@ -32,11 +35,14 @@ def facts() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+def processor() -> str:
+    """Its name and its widest vectors, where Linux says; a cloud gives many machines one name."""
+    text = PROCESSORS.read_text() if PROCESSORS.exists() else ""
+    said = {k.strip(): v.strip() for k, _, v in (x.partition(":") for x in text.splitlines())}
+    name = said.get("model name", platform.processor() or platform.machine())
+    flags = said.get("flags", "").split()
+    vectors = next((name for flag, name in VECTORS.items() if flag in flags), "")
+    return f"{name}, {vectors}" if vectors else name
 
 
 def _version(name: str) -> str | None:

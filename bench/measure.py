@@ -19,11 +19,16 @@ import numpy as np
 
 Rounds = Sequence[float] | np.ndarray
 PAUSE = 0.003  # between contenders, for the threads of one to fall asleep before the next
+# a call that takes so many seconds, and so many times as long as the first contender's
+ENDLESS, TIMES = 10.0, 10
 
 
 @dataclasses.dataclass
 class Program:
-    """Something to call, what it gives, how long each round took, and what it stores on the way."""
+    """Something to call, what it gives, how long each round took, and what it stores on the way.
+
+    `wrong` says why it is not timed, where it is not.
+    """
 
     call: Callable[[], object]
     result: Callable[[object], list[np.ndarray]]
@@ -55,15 +60,24 @@ def compiled(f: Callable[..., object], *arguments: jax.Array) -> Program:
 def check(programs: dict[str, Program], tolerance: float) -> None:
     """Runs each once, and says of those that differ from the first one by how much."""
     first, *others = programs.values()
-    want = first.result(first.call())
+    want, ours = _timed(first)
     for program in others:
-        got = program.result(program.call())
+        got, theirs = _timed(program)
+        if theirs > max(ENDLESS, TIMES * ours):
+            program.wrong = f"one call took {theirs:.0f} s: not timed"
+            continue
         if [g.shape for g in got] != [w.shape for w in want]:
             program.wrong = f"wrong: shapes {[g.shape for g in got]}, not {[w.shape for w in want]}"
             continue
         apart = max(map(_distance, got, want))
         if not apart <= tolerance:
             program.wrong = f"wrong: apart by {apart:.1e} of the largest entry"
+
+
+def _timed(program: Program) -> tuple[list[np.ndarray], float]:
+    start = time.perf_counter()
+    value = program.call()
+    return program.result(value), time.perf_counter() - start
 
 
 def _distance(got: np.ndarray, want: np.ndarray) -> float:

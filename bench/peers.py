@@ -74,7 +74,8 @@ def in_torch(
     def result(values: Any) -> list[np.ndarray]:
         return [t.detach().float().cpu().numpy() for t in values if t is not None]
 
-    call()
+    if compile:
+        call()
     return Program(call, result)
 
 

@@ -11,9 +11,9 @@ from harness import CASES
 from rich.console import Console
 
 import jaxloss
-from bench import accuracy, compare, faults, oracles, plots, readme, show
+from bench import accuracy, compare, faults, machine, measure, oracles, plots, readme, show
 from bench.exact import digits, numpy_of_objects
-from bench.measure import Ratio, busy, device_seconds, peak_increase
+from bench.measure import Ratio, busy, compiled, device_seconds, peak_increase
 from bench.registry import case_of, contenders
 from bench.rows import Measured, Results, Row, Work, fraction, limits
 from bench.suites import NAMES, scaling, sharded, startup, suite
@@ -172,6 +172,26 @@ def test_planted_peers_are_found():
     assert found.contenders["broken"].note == "cannot: TypeError: no such thing"
     assert (found.ratio("slow") or Ratio(1, 1, 1)).high < 1
     assert [miss.split(" ")[0] for miss in found.misses()] == ["time"]
+
+
+def test_what_takes_endless_is_called_once(monkeypatch):
+    """Where a machine has no products of halves, a peer's may take a minute each."""
+    arrays = (jnp.zeros(8),)
+    made = {name: compiled(jnp.sum, *arrays) for name in ("ours", "quick", "endless")}
+    monkeypatch.setattr(measure, "ENDLESS", 0.0)
+    clock = iter([0, 1, 1, 10, 10, 21])  # before and after one call of each
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
+    measure.check(made, 0.0)
+    assert [made[name].wrong for name in made] == ["", "", "one call took 11 s: not timed"]
+
+
+def test_machines_of_one_name_are_told_apart(tmp_path, monkeypatch):
+    told = []
+    for flags in ("fma avx2", "avx2 avx512f", "avx2 avx512_bf16 avx512f"):
+        (tmp_path / "cpuinfo").write_text(f"model name\t: EPYC\nflags\t\t: {flags}\n")
+        monkeypatch.setattr(machine, "PROCESSORS", tmp_path / "cpuinfo")
+        told.append(machine.processor())
+    assert told == ["EPYC, AVX2", "EPYC, AVX-512", "EPYC, AVX-512 with bfloat16"]
 
 
 def test_a_fraction_above_the_limit_fails():

@@ -100,7 +100,7 @@ def _of_classes(loss: Callable[..., object], shape: shapes.Classes) -> Workload:
 
 
 def _head(shape: shapes.Head) -> Workload:
-    return _ours(fused.linear(shape, "float32", {}, {}))
+    return _ours(fused.linear(shape, "float32", fused.DEFAULT, {}))
 
 
 def _pairs(shape: shapes.Pairs) -> Workload:
