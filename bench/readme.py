@@ -21,29 +21,32 @@ SHOWN = {
     ),
     "clip_loss, CLIP, batch of 8192 [8192, 512] float32, value_and_grad": "CLIP, 8192 pairs",
 }
-HEADS = ["value and gradient on", "ours, ms", "/ Optax", "/ torch", "memory / Optax's"]
+HEADS = ["value and gradient of", "on", "ours, ms", "/ Optax", "/ torch", "memory / Optax's"]
 
 
 def section(folder: Path = RESULTS) -> str:
-    """A table for each machine that was really measured."""
-    parts = []
-    for path in sorted(folder.glob("*.json")):
-        results = Results.load(path)
-        rows = {row.name: row for row in results.rows}
-        lines = [_line(title, rows[name]) for name, title in SHOWN.items() if name in rows]
-        if lines:
-            device, cores = results.machine["device"], results.machine["cores"]
-            where = f"On {device}, {cores} cores ([all rows](bench/results/{path.stem}.md)):"
-            parts.append(f"{where}\n\n{markdown.table(HEADS, lines)}")
-    return "\n\n".join(parts)
+    """A table of some rows on each machine that was really measured, and where all are."""
+    machines = {path.stem: Results.load(path) for path in sorted(folder.glob("*.json"))}
+    lines = [
+        _line(title, results.machine["device"], row)
+        for name, title in SHOWN.items()
+        for results in machines.values()
+        for row in results.rows
+        if row.name == name
+    ]
+    places = (
+        f"[{results.machine['device']}](bench/results/{stem}.md), {results.machine['cores']} cores"
+        for stem, results in machines.items()
+    )
+    return f"All rows: {'; '.join(places)}.\n\n{markdown.table(HEADS, lines)}"
 
 
-def _line(title: str, row: Row) -> list[str]:
+def _line(title: str, device: str, row: Row) -> list[str]:
     peers = [_ratio(row, who) for who in ("optax", "torch")]
     theirs = row.contenders.get("optax")
     mine = row.ours.memory
     memory = f"{mine / theirs.memory:.2f}" if theirs and theirs.memory and mine is not None else "–"
-    return [title, f"{1e3 * (row.ours.median or 0):.0f}", *peers, memory]
+    return [title, device, f"{1e3 * (row.ours.median or 0):.0f}", *peers, memory]
 
 
 def _ratio(row: Row, who: str) -> str:
