@@ -47,9 +47,12 @@ def close(got, want, rtol):
     assert np.linalg.norm(got - want) <= rtol * np.linalg.norm(want)
 
 
-@pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-6), ("bfloat16", 4e-3)])
-def test_on_tpu_it_is_the_dense_loss(dtype, tolerance, rng, capfd):
-    """Ragged tiles of tokens and classes, an absent class, every gradient; and no races."""
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_on_tpu_it_is_the_dense_loss(dtype, rng, capfd):
+    """Ragged tiles of tokens and classes, an absent class, every gradient; and no races.
+
+    Gradients of halves lose at most 1.2 of what rounding the exact ones does.
+    """
     from jax.experimental.pallas import tpu as pltpu
 
     hidden, head, labels = operands(rng, 40, 24, 300, dtype)
@@ -79,9 +82,9 @@ def test_on_tpu_it_is_the_dense_loss(dtype, tolerance, rng, capfd):
         values, gradients = run(hidden, head, jnp.asarray(bias), *options)
     wanted, wanted_gradients = truth(hidden, head, labels, bias, 3, 0.5, g)
     close(values, wanted, 2e-7)
-    limits = [tolerance, tolerance, 2e-6, 2e-6, 2e-6]
-    for got, want, limit in zip(gradients, wanted_gradients, limits, strict=True):
-        close(got, want, limit)
+    for got, want in zip(gradients, wanted_gradients, strict=True):
+        rounded = np.linalg.norm(want - np.asarray(jnp.asarray(want, got.dtype), np.float64))
+        close(got, want, max(2e-6, 1.2 * rounded / np.linalg.norm(want)))
     assert "RACE" not in "".join(capfd.readouterr())
 
 

@@ -93,7 +93,8 @@ def tile(hidden: HasShape, head: HasShape) -> tuple[int, int] | None:
     for rows, columns in TILES:
         rows, columns = min(rows, tokens_of(hidden)), min(columns, classes)
         operands = 2 * (rows + columns) * features * item  # and the next ones
-        results = max(rows, columns) * features * (2 * item + 4)
+        sums = 8 if item == 2 else 4  # and of halves, what the second half is to add
+        results = max(rows, columns) * features * (2 * item + sums)
         if operands + results + 4 * rows * (6 * columns + 16 * 128) <= VMEM:
             return rows, columns
     return None

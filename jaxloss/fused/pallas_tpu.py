@@ -21,7 +21,7 @@ from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from jaxloss.fused import kernels, tiles
+from jaxloss.fused import kernels, products, tiles
 from jaxloss.fused.blocks import Options, Statistics
 from jaxloss.fused.blocks import Tile as Size
 from jaxloss.fused.tiles import Operands, Tile
@@ -110,9 +110,8 @@ def _in_hidden(cut: Cut, options, h, w, b, labels, *refs) -> None:
     in_x = tiles.in_x(tile.x, classes == labels[...], *(ref[...] for ref in of_tokens))
     in_cap[...] += _of_tokens(in_x * tile.in_cap)
     in_temperature[...] += _of_tokens(in_x * tile.in_temperature)
-    in_product = (in_x * tile.slope).astype(w.dtype)
     columns = _ragged(w[...], 1, j, cut.classes, 0.0)
-    total[...] += _product(in_product, columns, 1, 1)
+    _add(total, in_x * tile.slope, w.dtype, lambda slopes: _product(slopes, columns, 1, 1))
 
     @pl.when(j == pl.num_programs(1) - 1)
     def _() -> None:
@@ -134,11 +133,25 @@ def _in_head(cut: Cut, options, h, w, b, labels, *refs) -> None:
     in_x = tiles.in_x(tile.x, classes == labels[...], *(ref[...] for ref in of_tokens))
     in_product = _ragged(in_x * tile.slope, 0, i, cut.tokens, 0.0)
     in_bias[...] += jnp.sum(in_product, axis=0, keepdims=True)
-    total[...] += _product(rows, in_product.astype(h.dtype), 0, 0)
+    _add(total, in_product, h.dtype, lambda slopes: _product(rows, slopes, 0, 0))
 
     @pl.when(i == pl.num_programs(1) - 1)
     def _() -> None:
         in_head[...] = total[...].astype(in_head.dtype)
+
+
+def _add(total: Ref, slopes: Array, dtype: Any, product: Callable[[Array], Array]) -> None:
+    """Adds the product of slopes, of two halves where one would lose what shows: see `products`."""
+    if dtype != products.HALF:
+        total[...] += product(slopes)
+        return
+    rounded = slopes.astype(dtype)
+    rest = slopes - rounded.astype(slopes.dtype)
+    total[...] += product(rounded)
+
+    @pl.when(jnp.sum(rest**2) > products.LOSS**2 * jnp.sum(slopes**2))
+    def _() -> None:
+        total[...] += product(rest.astype(dtype))
 
 
 def _product(a: Array, b: Array, of_a: int, of_b: int) -> Array:
