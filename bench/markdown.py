@@ -14,6 +14,13 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def rows(text: str) -> list[dict[str, str]]:
+    """Of the one table in a text, by its heads."""
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    heads, _, *cells = lines
+    return [dict(zip(heads, each, strict=True)) for each in cells]
+
+
 def versions(peers: Iterable[str]) -> str:
     """Of what a report depends on, with the peers that are installed."""
     names = ["jax", "optax", *(name for name in peers if find_spec(name))]

@@ -1,7 +1,8 @@
-"""The reports and the README's section on performance, from the committed results."""
+"""The reports, and the README's tables of accuracy and of speed, from the committed results."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from bench import markdown, show
@@ -9,22 +10,61 @@ from bench.rows import Results, Row
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
-START, END = "<!-- written by python -m bench readme -->", "<!-- until here -->"
+START, END = "<!-- {}, written by python -m bench readme -->", "<!-- until here -->"
 # the rows that are shown, where a machine's results have them
 SHOWN = {
     "sigmoid_binary_cross_entropy, 64M float32, value_and_grad": "binary cross entropy, 64M",
-    "huber_loss, 64M float32, value_and_grad": "Huber, 64M",
     "softmax_cross_entropy_with_integer_labels, Llama 2, 2048 tokens [2048, 32000] float32, "
     "value_and_grad": "cross entropy, [2048, 32000]",
     "linear head, small model, Llama 2's vocabulary [2048, 512, 32000] float32, value_and_grad": (
-        "linear head and its cross entropy, 32,000 classes"
+        "head and cross entropy, 32,000 classes"
     ),
-    "clip_loss, CLIP, batch of 8192 [8192, 512] float32, value_and_grad": "CLIP, 8192 pairs",
 }
+EPS = 4  # as much as the contract allows a 99th percentile
 HEADS = ["value and gradient of", "on", "ours, ms", "/ Optax", "/ torch", "memory / Optax's"]
 
 
-def section(folder: Path = RESULTS) -> str:
+WHO = {"jaxloss": "jaxloss", "optax": "Optax", "torch": "torch", "keras": "Keras"}
+FAULTS = ["", "losses", "extremes with a result that is not finite"]
+FAULTS += ["calls that make no sense and give a number", "masks that leak NaN"]
+FAULTS += [f"losses with a 99th percentile above {EPS} eps"]
+
+
+def accuracy(folder: Path = RESULTS) -> str:
+    """What becomes of bad input, and how many losses of float32 are not accurate, for each."""
+    _, *parts = (folder / "accuracy.md").read_text().split("\n## ")
+    tables = {part.splitlines()[0]: markdown.rows(part) for part in parts}
+    lines = []
+    for who, name in WHO.items():
+        errors, bad = (
+            [row for row in tables[table] if row["of"] == who] for table in ("float32", "bad input")
+        )
+        worst = [max(map(_number, (r["value p99"], r["gradient p99"]))) for r in errors]
+        counts = (
+            _sum(row[column] for row in rows)
+            for rows, column in (
+                (errors, "not finite"),
+                (bad, "silent misuse"),
+                (bad, "masks that leak"),
+            )
+        )
+        above = sum(each > EPS for each in worst)
+        lines.append([name, str(len(errors)), *counts, str(above)])
+    return markdown.table(FAULTS, lines)
+
+
+def _number(cell: str) -> float:
+    return 0 if cell == "-" else float(cell)
+
+
+def _sum(cells: Iterable[str]) -> str:
+    """Of cells such as "2 / 10"; others say why there are none."""
+    tried = [cell.split(" / ") for cell in cells if " / " in cell]
+    some, all_ = (sum(int(each[i]) for each in tried) for i in (0, 1))
+    return f"{some:,} of {all_:,}"
+
+
+def speed(folder: Path = RESULTS) -> str:
     """A table of some rows on each machine that was really measured, and where all are."""
     machines = {path.stem: Results.load(path) for path in sorted(folder.glob("*.json"))}
     lines = [
@@ -55,10 +95,12 @@ def _ratio(row: Row, who: str) -> str:
 
 
 def written(text: str, folder: Path = RESULTS) -> str:
-    """The README with the section between its two markers."""
-    before, rest = text.split(START)
-    _, after = rest.split(END)
-    return f"{before}{START}\n\n{section(folder)}\n\n{END}{after}"
+    """The README with its sections between their markers."""
+    for name, section in {"accuracy": accuracy, "speed": speed}.items():
+        before, rest = text.split(START.format(name))
+        _, after = rest.split(END, 1)
+        text = f"{before}{START.format(name)}\n\n{section(folder)}\n{END}{after}"
+    return text
 
 
 def reports(folder: Path = RESULTS) -> dict[str, str]:
