@@ -154,8 +154,12 @@ def check(got, want, sizes, shape, tolerances, label):
 
 
 @pytest.mark.parametrize(("shape", "dtype"), COMBINATIONS)
-def test_every_schedule_is_the_loss_of_the_scores(shape, dtype, rng):
-    """Loss to 2e-7 and gradients to 2e-6; of bfloat16 to 1.2 of the rounding of the exact one."""
+def test_every_schedule_is_the_loss_of_the_scores(shape, dtype, rng, monkeypatch):
+    """Loss to 2e-7 and gradients to 2e-6; of bfloat16 to 1.2 of the rounding of the exact one.
+
+    The gradient of the head is added to by several blocks of classes, as that of a large one is.
+    """
+    monkeypatch.setattr(multiplied, "BLOCK", 4)
     with jax.enable_x64(True):
         programs = [(s, compiled(s)) for s in schedules(shape)]
         for setting, scale in itertools.product(SETTINGS, SCALES):
