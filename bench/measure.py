@@ -62,7 +62,11 @@ def check(programs: dict[str, Program], tolerance: float) -> None:
     first, *others = programs.values()
     want, ours = _timed(first)
     for program in others:
-        got, theirs = _timed(program)
+        try:
+            got, theirs = _timed(program)
+        except Exception as error:  # whatever a peer raises
+            program.wrong = cannot(error)
+            continue
         if theirs > max(ENDLESS, TIMES * ours):
             program.wrong = f"one call took {theirs:.0f} s: not timed"
             continue
@@ -72,6 +76,10 @@ def check(programs: dict[str, Program], tolerance: float) -> None:
         apart = max(map(_distance, got, want))
         if not apart <= tolerance:
             program.wrong = f"wrong: apart by {apart:.1e} of the largest entry"
+
+
+def cannot(error: Exception) -> str:
+    return f"cannot: {type(error).__name__}: {str(error).splitlines()[0][:100]}"
 
 
 def _timed(program: Program) -> tuple[list[np.ndarray], float]:

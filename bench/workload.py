@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from bench import peers
-from bench.measure import alternate, device_seconds, peak_increase
+from bench.measure import alternate, cannot, device_seconds, peak_increase
 from bench.rows import NONE, Measured, Row, Work
 
 Arrays = tuple[np.ndarray, ...]
@@ -81,7 +81,7 @@ def row_of(workload: Workload, options: Options) -> Row:
                     contender.peer, contender.f, arrays, workload.gradients
                 )
         except Exception as error:
-            reason = f"cannot: {type(error).__name__}: {str(error).splitlines()[0][:100]}"
+            reason = cannot(error)
         found[name] = Measured(note=reason)
     alternate(programs, options.rounds, workload.apart())
     found |= {name: Measured.of(program) for name, program in programs.items()}

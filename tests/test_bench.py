@@ -174,6 +174,18 @@ def test_planted_peers_are_found():
     assert [miss.split(" ")[0] for miss in found.misses()] == ["time"]
 
 
+def test_a_peer_that_fails_when_it_is_called_is_a_line():
+    """As torch's kernels do that have no halves."""
+
+    def fails():
+        raise NotImplementedError("not of BFloat16")
+
+    made = {"ours": compiled(jnp.sum, jnp.zeros(8)), "peer": measure.Program(fails, list)}
+    measure.alternate(made, 2, 0.0)
+    assert made["peer"].wrong == "cannot: NotImplementedError: not of BFloat16"
+    assert len(made["ours"].seconds) == 2 and not made["peer"].seconds
+
+
 def test_what_takes_endless_is_called_once(monkeypatch):
     """Where a machine has no products of halves, a peer's may take a minute each."""
     arrays = (jnp.zeros(8),)
