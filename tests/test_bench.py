@@ -180,7 +180,10 @@ def test_a_peer_that_fails_when_it_is_called_is_a_line():
     def fails():
         raise NotImplementedError("not of BFloat16")
 
-    made = {"ours": compiled(jnp.sum, jnp.zeros(8)), "peer": measure.Program(fails, lambda value: [])}
+    made = {
+        "ours": compiled(jnp.sum, jnp.zeros(8)),
+        "peer": measure.Program(fails, lambda value: []),
+    }
     measure.alternate(made, 2, 0.0)
     assert made["peer"].wrong == "cannot: NotImplementedError: not of BFloat16"
     assert len(made["ours"].seconds) == 2 and not made["peer"].seconds
