@@ -350,6 +350,19 @@ def products(f, *arrays):
     return text.count(" dot(")
 
 
+def test_the_product_that_may_be_left_out_stays_in_its_loop():
+    """XLA takes out of a loop what is the same in every turn, and then it is never left out."""
+    slopes, head = jnp.zeros((8, 2000)), jnp.zeros((4, 2000), jnp.bfloat16)
+    text = jax.jit(multiplied.to_hidden).lower(slopes, head).compile().as_text() or ""
+    blocks = dict(re.findall(r"^(?:ENTRY )?%([\w.-]+) \(.*?\{\n(.*?)^\}", text, re.M | re.S))
+
+    def multiplies(name):
+        called = re.findall(r"(?:calls|to_apply|body)=%([\w.-]+)", blocks[name])
+        return " dot(" in blocks[name] or any(map(multiplies, called))
+
+    assert any(multiplies(body) for body in re.findall(r" body=%([\w.-]+)", text))
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_head_of_many_classes_is_added_to_by_blocks(dtype, rng):
     """Of which the last overlaps the one before, and adds nothing there a second time."""

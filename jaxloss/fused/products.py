@@ -100,13 +100,14 @@ def _in_one_or_two(slopes: Array, axis: int | None, product: Callable[[Array], A
     size = jnp.where(size == 0, 1, size)
     scaled = slopes / size
 
-    def rest() -> Array:
+    def rest(scaled: Array) -> Array:
         return scaled - jax.lax.reduce_precision(scaled, 8, 7)
 
     def add_rest(_: Array, sums: Array) -> Array:
-        return sums + product(rest().astype(HALF))
+        here, sums = jax.lax.optimization_barrier((scaled, sums))  # or XLA adds it in any case
+        return sums + product(rest(here).astype(HALF))
 
-    lost, whole = jnp.sum((size * rest()) ** 2), jnp.sum(slopes**2)
+    lost, whole = jnp.sum((size * rest(scaled)) ** 2), jnp.sum(slopes**2)
     turns = jnp.where(lost <= LOSS**2 * whole, 0, 1)
     return size * jax.lax.fori_loop(0, turns, add_rest, product(scaled.astype(HALF)))
 
