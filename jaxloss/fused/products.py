@@ -84,7 +84,7 @@ def _add_by_blocks(sums: Array, hidden: Array, slopes: Array) -> Array:
 
 def _in_two(slopes: Array, head: Array) -> Array:
     """Slopes as a sum of two halves: all their digits, and no wide copy of the head."""
-    rest = (slopes - jax.lax.reduce_precision(slopes, 8, 7)).astype(HALF)
+    rest = _rest(slopes).astype(HALF)
     return _product(slopes.astype(HALF), head, 1, 1) + _product(rest, head, 1, 1)
 
 
@@ -93,23 +93,34 @@ def _in_one_or_two(slopes: Array, axis: int | None, product: Callable[[Array], A
 
     That is where it is less than what the gradient loses when it is rounded. Slopes are counted
     from the largest along the axis, which is exact then: mostly that of a label, as large as all
-    others of its row together. What may be left out is a loop of one turn or none: for a `cond` XLA
-    on TPU keeps a second copy of the slopes.
+    others of its row together.
     """
     size = jnp.max(jnp.abs(slopes), axis=axis, keepdims=True)
     size = jnp.where(size == 0, 1, size)
     scaled = slopes / size
+    rest = _rest(scaled)
+    more = jnp.sum((size * rest) ** 2) > LOSS**2 * jnp.sum(slopes**2)
+    first, rest = product(scaled.astype(HALF)), rest.astype(HALF)
 
-    def rest(scaled: Array) -> Array:
-        return scaled - jax.lax.reduce_precision(scaled, 8, 7)
+    def by_cond(more: Array, first: Array, scaled: Array) -> Array:
+        return jax.lax.cond(more, lambda: first + product(rest), lambda: first)
 
-    def add_rest(_: Array, sums: Array) -> Array:
-        here, sums = jax.lax.optimization_barrier((scaled, sums))  # or XLA adds it in any case
-        return sums + product(rest(here).astype(HALF))
+    def by_loop(more: Array, first: Array, scaled: Array) -> Array:
+        """For a `cond` XLA on TPU keeps a second copy of the slopes."""
 
-    lost, whole = jnp.sum((size * rest(scaled)) ** 2), jnp.sum(slopes**2)
-    turns = jnp.where(lost <= LOSS**2 * whole, 0, 1)
-    return size * jax.lax.fori_loop(0, turns, add_rest, product(scaled.astype(HALF)))
+        def add(_: Array, sums: Array) -> Array:
+            here, sums = jax.lax.optimization_barrier((scaled, sums))  # or XLA adds it in any case
+            return sums + product(_rest(here).astype(HALF))
+
+        return jax.lax.fori_loop(0, more.astype(jnp.int32), add, first)
+
+    operands = more, first, scaled
+    return size * jax.lax.platform_dependent(*operands, cpu=by_cond, default=by_loop)
+
+
+def _rest(x: Array) -> Array:
+    """What a half does not hold."""
+    return x - jax.lax.reduce_precision(x, 8, 7)
 
 
 def _product(x: Array, y: Array, axis_of_x: int, axis_of_y: int) -> Array:
