@@ -79,7 +79,8 @@ def check(programs: dict[str, Program], tolerance: float) -> None:
 
 
 def cannot(error: Exception) -> str:
-    return f"cannot: {type(error).__name__}: {str(error).splitlines()[0][:100]}"
+    said = str(error).partition("\n")[0]
+    return f"cannot: {type(error).__name__}: {said[:100]}"
 
 
 def _timed(program: Program) -> tuple[list[np.ndarray], float]:

@@ -75,7 +75,7 @@ def in_torch(
         return [t.detach().float().cpu().numpy() for t in values if t is not None]
 
     if compile:
-        call()
+        call()  # which compiles
     return Program(call, result)
 
 

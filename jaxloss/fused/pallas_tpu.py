@@ -111,7 +111,8 @@ def _in_hidden(cut: Cut, options, h, w, b, labels, *refs) -> None:
     in_cap[...] += _of_tokens(in_x * tile.in_cap)
     in_temperature[...] += _of_tokens(in_x * tile.in_temperature)
     columns = _ragged(w[...], 1, j, cut.classes, 0.0)
-    _add(total, in_x * tile.slope, w.dtype, lambda slopes: _product(slopes, columns, 1, 1))
+    in_product = _ragged(in_x * tile.slope, 0, pl.program_id(0), cut.tokens, 0.0)
+    _add(total, in_product, w.dtype, lambda slopes: _product(slopes, columns, 1, 1))
 
     @pl.when(j == pl.num_programs(1) - 1)
     def _() -> None:
@@ -149,7 +150,9 @@ def _add(total: Ref, slopes: Array, dtype: Any, product: Callable[[Array], Array
     rest = slopes - rounded.astype(slopes.dtype)
     total[...] += product(rounded)
 
-    @pl.when(jnp.sum(rest**2) > products.LOSS**2 * jnp.sum(slopes**2))
+    enough = jnp.sum(rest**2) <= products.LOSS**2 * jnp.sum(slopes**2)
+
+    @pl.when(~enough)
     def _() -> None:
         total[...] += product(rest.astype(dtype))
 

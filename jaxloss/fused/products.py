@@ -99,22 +99,22 @@ def _in_one_or_two(slopes: Array, axis: int | None, product: Callable[[Array], A
     size = jnp.where(size == 0, 1, size)
     scaled = slopes / size
     rest = _rest(scaled)
-    more = jnp.sum((size * rest) ** 2) > LOSS**2 * jnp.sum(slopes**2)
+    enough = jnp.sum((size * rest) ** 2) <= LOSS**2 * jnp.sum(slopes**2)  # and not of a NaN
     first, rest = product(scaled.astype(HALF)), rest.astype(HALF)
 
-    def by_cond(more: Array, first: Array, scaled: Array) -> Array:
-        return jax.lax.cond(more, lambda: first + product(rest), lambda: first)
+    def by_cond(enough: Array, first: Array, scaled: Array) -> Array:
+        return jax.lax.cond(enough, lambda: first, lambda: first + product(rest))
 
-    def by_loop(more: Array, first: Array, scaled: Array) -> Array:
+    def by_loop(enough: Array, first: Array, scaled: Array) -> Array:
         """For a `cond` XLA on TPU keeps a second copy of the slopes."""
 
         def add(_: Array, sums: Array) -> Array:
             here, sums = jax.lax.optimization_barrier((scaled, sums))  # or XLA adds it in any case
             return sums + product(_rest(here).astype(HALF))
 
-        return jax.lax.fori_loop(0, more.astype(jnp.int32), add, first)
+        return jax.lax.fori_loop(0, jnp.where(enough, 0, 1), add, first)
 
-    operands = more, first, scaled
+    operands = enough, first, scaled
     return size * jax.lax.platform_dependent(*operands, cpu=by_cond, default=by_loop)
 
 
