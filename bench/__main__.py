@@ -37,17 +37,25 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small shapes, few rounds, not kept")
     parser.add_argument("--device", choices=["cpu", "gpu", "tpu"], help="JAX's default")
     parser.add_argument("--peers", default="", help="names with commas, or none; all of them")
-    parser.add_argument("--rounds", type=int, help="15, or 5 if quick")
+    parser.add_argument("--rounds", type=_positive, help="15, or 5 if quick")
     parser.add_argument("--json", type=Path, help="the results; bench/results/DEVICE.json if whole")
     parser.add_argument("--plots", type=Path, help="a folder for pictures")
     parser.add_argument(
-        "--points", type=int, help="of accuracy, per loss and dtype: 2000, or 200 of a whole run"
+        "--points",
+        type=_positive,
+        help="of accuracy, per loss and dtype: 2000, or 200 of a whole run",
     )
     parser.add_argument("--losses", default="", help="of accuracy: part of a name")
     options = parser.parse_args(arguments)
     if unknown := set(options.suite) - set(NAMES):
         parser.error(f"there is no suite {', '.join(unknown)}: it is one of {', '.join(NAMES)}")
     return options
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {text}")
+    return int(text)
 
 
 def measure(chosen: argparse.Namespace, console: Console) -> int:
@@ -61,6 +69,10 @@ def measure(chosen: argparse.Namespace, console: Console) -> int:
     from bench.workload import Options
 
     names = peers.NAMES if not chosen.peers else tuple(chosen.peers.split(","))
+    if unknown := {*names} - {*peers.NAMES, "none"}:
+        every = ", ".join((*peers.NAMES, "none"))
+        console.print(f"There is no peer {', '.join(unknown)}: it is one of {every}.")
+        return 2
     names += ("torch compiled",) if chosen.peers and "torch" in names else ()
     names = tuple(name for name in names if not (chosen.quick and name == "torch compiled"))
     rounds = chosen.rounds or (5 if chosen.quick else 15)

@@ -262,9 +262,10 @@ def rows_of(case: Case, points: int, peers: tuple[str, ...]) -> dict[str, list[l
     return tables
 
 
-def report(wanted: str, points: int, peers: tuple[str, ...], out: Path, console: Console) -> None:
-    """Measures every loss whose name holds `wanted`, and writes the tables."""
-    cases = [case for case in first_rows() if wanted in case.loss.__name__]
+def report(
+    cases: list[Case], points: int, peers: tuple[str, ...], out: Path, console: Console
+) -> None:
+    """Measures the loss of every case, and writes the tables."""
     tables: dict[str, list[list[str]]] = {}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), context) as pool:

@@ -11,6 +11,7 @@ from harness import CASES
 from rich.console import Console
 
 import jaxloss
+from bench import __main__ as bench
 from bench import accuracy, compare, faults, machine, measure, oracles, plots, readme, show
 from bench.exact import digits, numpy_of_objects
 from bench.measure import Ratio, busy, compiled, device_seconds, peak_increase
@@ -94,7 +95,7 @@ def test_bad_input_is_counted():
 
 def test_the_report_has_every_dtype_and_peer(tmp_path):
     out = tmp_path / "accuracy.md"
-    accuracy.report("l2_loss", 12, ("optax",), out, Console(quiet=True))
+    accuracy.report([row(jaxloss.l2_loss)], 12, ("optax",), out, Console(quiet=True))
     text = out.read_text()
     for name in accuracy.DTYPES:
         table = text.split(f"## {name}\n")[1].split("\n## ")[0]
@@ -214,6 +215,30 @@ def test_machines_of_one_name_are_told_apart(tmp_path, monkeypatch):
         monkeypatch.setattr(machine, "PROCESSORS", tmp_path / "cpuinfo")
         told.append(machine.processor())
     assert told == ["EPYC, AVX2", "EPYC, AVX-512", "EPYC, AVX-512 with bfloat16"]
+
+
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        ("nosuch", "there is no suite nosuch: it is one of limit,"),
+        ("limit --device xpu", "invalid choice: 'xpu'"),
+        ("limit --rounds 0", "must be 1 or more, got 0"),
+        ("accuracy --points -3", "must be 1 or more, got -3"),
+        ("limit --peers optax,nosuch", "There is no peer nosuch: it is one of optax,"),
+        ("compare no.json none.json", "there is no file no.json"),
+    ],
+)
+def test_a_word_that_bench_does_not_know_is_a_sentence(words, sentence, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["bench", *words.split()])
+    with pytest.raises(SystemExit) as ended:
+        raise SystemExit(bench.main())
+    assert ended.value.code == 2
+    assert sentence in " ".join("".join(capsys.readouterr()).split())
+
+
+def test_no_loss_of_a_name_is_no_result():
+    (none,) = suite("accuracy").rows(Options(losses="nosuch"))
+    assert none.ours.note == "cannot: no loss has 'nosuch' in its name"
 
 
 def test_a_fraction_above_the_limit_fails():

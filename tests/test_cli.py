@@ -173,6 +173,12 @@ def test_a_mistake_is_one_sentence(arguments, sentence, mistake):
     assert sentence in mistake(*arguments.split())
 
 
+@pytest.mark.parametrize("data", ["digits", "line"])
+def test_a_batch_that_does_not_split_leaves_no_folder(data, mistake, tmp_path):
+    mistake("fit", "--data", data, "--microbatches", "7")
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     "arguments",
     ["fitt", "fit --dta digits", "fit --epochs 0", "fit --seed x", "compare", "plot", "show"],

@@ -45,7 +45,6 @@ def table() -> Table:
 
 def train(experiment: Experiment, recipe: Recipe, show: Show) -> Fitted:
     """Steps until the loss has no new best for `patience` steps, or the steps run out."""
-    recipe.size(LINE.batch_size)
     loss_fn, parts = experiment.loss, recipe.microbatches
     step = make_train_step(loss_fn, options.optimizer(recipe), microbatches=parts, donate=False)
     state = step.init(_start(experiment.model.columns))

@@ -54,6 +54,7 @@ def run_fit(
     chosen = options.loss_options(entry, loss_options)
     experiment = prepare(table, table.split(recipe.seed), entry, chosen, recipe.hidden)
     options.optimizer(recipe)
+    recipe.size(len(experiment.split["train"]))
     said = {"loss": entry.name, "loss_options": {k: _plain(v) for k, v in chosen.items()}}
     path = _folder(out, table.name, _config(_facts(table), recipe, said), resume=resume)
     if table.raw:
