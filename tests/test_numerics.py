@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
 import pytest
+import test_divergences
 import test_over_classes
 import test_vectors
 from hypothesis import given
@@ -23,6 +24,7 @@ from ulps import DTYPES, INF, NAN, everything
 
 from jaxloss.core import (
     class_options,
+    divergences,
     kernels,
     margins,
     numerics,
@@ -85,6 +87,10 @@ def sparse_plus(x):
 
 def xlogy(x, y):
     return x * mp.log(y)
+
+
+def of_shares(x, share):
+    return numerics.log_mixture(x, share, 1 - share)
 
 
 def log_mixture(x, share):
@@ -357,7 +363,7 @@ NUMBERS = [
         edges={(0.0,): (0, (-np.euler_gamma,)), (1.0,): (0, (1 - np.euler_gamma,))},
     ),
     Row(
-        function=numerics.log_mixture,
+        function=of_shares,
         truth=log_mixture,
         points=grid((-70.0, -3.0, -0.5, -1e-6, 1e-6, 0.5, 1.2, 30.0, 80.0), SHARE),
         edges={
@@ -638,7 +644,7 @@ def test_closed_form_evaluates_what_is_differentiated():
 @given(st.floats(0, 700), st.floats(2**-10, 1 - 2**-10))
 def test_mixtures_are_between_their_ends(x, share):
     for end in (x, -x):
-        value = float(numerics.log_mixture(jnp.float64(end), jnp.float64(share)))
+        value = float(of_shares(jnp.float64(end), jnp.float64(share)))
         assert min(0, end) <= value <= max(0, end)
     divergence = kernels.divergence_from_mixture(
         jnp.float64(-x), jnp.float64(0), jnp.float64(share)
@@ -654,9 +660,12 @@ def test_the_slope_of_a_power_is_finite_at_zero(dtype):
 
 def test_every_public_function_is_here():
     """Of the modules of mathematics; the rest of core has tests of its own."""
-    here = __file__, test_over_classes.__file__, test_vectors.__file__
+    here = (
+        __file__,
+        *(each.__file__ for each in (test_over_classes, test_divergences, test_vectors)),
+    )
     text = "".join(Path(str(path)).read_text() for path in here)
-    for module in (numerics, vectors, kernels, margins, over_classes, sparsemax):
+    for module in (numerics, vectors, kernels, margins, over_classes, divergences, sparsemax):
         for name, function in vars(module).items():
             if callable(function) and getattr(function, "__module__", "") == module.__name__:
                 tested = f"{module.__name__.split('.')[-1]}.{name}" in text

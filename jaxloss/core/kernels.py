@@ -226,22 +226,38 @@ def relative_entropy(log_p: Array, q: Array) -> Array:
     return (q * known) * (2 + jnp.maximum(known - most / 2, 0) + nan)
 
 
-def _above_mixture(x: Array, y: Array, share: Array) -> Array:
-    """exp x · (x - log of (1 - share) · exp x + share · exp y)."""
-    return -xtimes(jnp.exp(x), log_mixture(apart(y, x), share))
+def information_gain(p: Array, q: Array, change: Array) -> Array:
+    """q·log(q / p) - q + p, 0 or more, with change = log(p / q); 0 · ∞ = 0."""
+    small = jnp.clip(change, -1, 1)
+    near, far = q * small**2 * second_order(small), p - xtimes(q, 1 + change)
+    return jnp.where(change == small, near, far)
+
+
+def gains_from_mixture(p: Array, q: Array, odds: Array, beta: Array) -> tuple[Array, Array]:
+    """Those of p and of q over m = β·q + (1 - β)·p, with odds = log(q / p)."""
+    m = beta * q + (1 - beta) * p
+    of_p = information_gain(m, p, log_mixture(odds, beta, 1 - beta))
+    return of_p, information_gain(m, q, log_mixture(-odds, 1 - beta, beta))
+
+
+def _slope_from_mixture(x: Array, y: Array, own: Array, other: Array) -> Array:
+    return -own * xtimes(jnp.exp(x), log_mixture(apart(y, x), other, own))
+
+
+def _slope_in_beta(x: Array, y: Array, beta: Array) -> Array:
+    of_p, of_q = gains_from_mixture(jnp.exp(x), jnp.exp(y), apart(y, x), beta)
+    return of_q - of_p
 
 
 @closed_form(
-    lambda x, y, beta: (1 - beta) * _above_mixture(x, y, beta),
-    lambda x, y, beta: beta * _above_mixture(y, x, 1 - beta),
-    lambda x, y, beta: (
-        (_above_mixture(y, x, 1 - beta) - _above_mixture(x, y, beta)) + (jnp.exp(x) - jnp.exp(y))
-    ),
+    lambda x, y, beta: _slope_from_mixture(x, y, 1 - beta, beta),
+    lambda x, y, beta: _slope_from_mixture(y, x, beta, 1 - beta),
+    _slope_in_beta,
 )
 def divergence_from_mixture(x: Array, y: Array, beta: Array) -> Array:
     """β·q·log(q/m) + (1 - β)·p·log(p/m), p = exp x, q = exp y, m = β·q + (1 - β)·p."""
-    of_p = (1 - beta) * _above_mixture(x, y, beta)
-    return of_p + beta * _above_mixture(y, x, 1 - beta)
+    of_p, of_q = gains_from_mixture(jnp.exp(x), jnp.exp(y), apart(y, x), beta)
+    return (1 - beta) * of_p + beta * of_q
 
 
 def _box_cox_in_x(x: Array, power: Array) -> Array:

@@ -230,19 +230,23 @@ def second_order(x: Array) -> Array:
     return total
 
 
-def _odds(x: Array, share: Array) -> Array:
-    return sigmoid(x + (jnp.log(share) - jnp.log1p(-share)))
+def _odds(x: Array, share: Array, rest: Array) -> Array:
+    return sigmoid(x + (jnp.log(share) - jnp.log(rest)))
 
 
-def _log_mixture_in_share(x: Array, share: Array) -> Array:
-    above, below = expm1(-jnp.where(x > 0, x, 0)), expm1(jnp.where(x > 0, 0, x))
-    return below / (1 + share * below) - above / (1 + (1 - share) * above)
+def _log_mixture_in_share(x: Array, share: Array, rest: Array) -> Array:
+    below, above = jnp.where(x > 0, 0, x), -jnp.where(x > 0, x, 0)
+    of_below = expm1(below) * jnp.exp(-log_mixture(below, share, rest))
+    return of_below - expm1(above) * jnp.exp(-log_mixture(above, rest, share))
 
 
-@closed_form(_odds, _log_mixture_in_share)
-def log_mixture(x: Array, share: Array) -> Array:
-    """log(1 - share + share · exp x) for a share in (0, 1), near 0 where x is."""
+@closed_form(_odds, _log_mixture_in_share, None)
+def log_mixture(x: Array, share: Array, rest: Array) -> Array:
+    """log(rest + share · exp x), near 0 where x is, for shares in (0, 1) that sum to 1.
+
+    Both are given, as one may be less than an eps; the derivative in `share` moves both.
+    """
     change, top = share * jnp.expm1(x), jnp.maximum(x, 0)
     near = (change > -1 / 3) & (x < 50)
-    far = top + jnp.log(share * jnp.exp(jnp.minimum(x, 0)) + (1 - share) * jnp.exp(-top))
+    far = top + jnp.log(share * jnp.exp(jnp.minimum(x, 0)) + rest * jnp.exp(-top))
     return jnp.where(near, jnp.log1p(change), far)

@@ -11,14 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import PartitionSpec
 
-from jaxloss.core.numerics import (
-    apart,
-    closed_form,
-    finite,
-    second_order,
-    softplus,
-    xtimes,
-)
+from jaxloss.core.numerics import closed_form, softplus, xtimes
 
 #: Classes, from which on a row is stored on its way into a sum; see `_rest`.
 LONG = 2**16
@@ -180,55 +173,6 @@ def spread_cross_entropy(logits: Array, targets: Array) -> Array:
     top, total = _top(logits), jnp.sum(_shares(logits), axis=-1)
     behind = jnp.where(jnp.isposinf(logits), 0, top[..., None] - logits)
     return jnp.sum(xtimes(targets, behind), axis=-1) + jnp.sum(targets, axis=-1) * jnp.log(total)
-
-
-def _slope_in_prediction(x: Array, y: Array) -> Array:
-    p, q, change = softmax(x), softmax(y), _log_ratio(x, y)
-    return jnp.where(jnp.abs(change) < 1, q * jnp.expm1(jnp.clip(change, -1, 1)), p - q)
-
-
-def _slope_in_truth(x: Array, y: Array) -> Array:
-    gap, top = _log_ratio(x, y) + divergence(x, y)[..., None], hit(y, largest(y))
-    others = jnp.where(top, 0, xtimes(-softmax(y), gap))  # are smaller, and all sum to 0
-    return jnp.where(top, -jnp.sum(others, axis=-1, keepdims=True), others)
-
-
-@closed_form(_slope_in_prediction, _slope_in_truth)
-def divergence(x: Array, y: Array) -> Array:
-    """Σ q·log(q / p) of p = softmax(x) and q = softmax(y), as Σ of q·log(q / p) - q + p.
-
-    No term is negative, and where x = y all are 0.
-    """
-    p, q, change = softmax(x), softmax(y), _log_ratio(x, y)
-    small = jnp.clip(change, -1, 1)
-    near, far = q * small**2 * second_order(small), p - xtimes(q, 1 + change)
-    return jnp.sum(jnp.where(change == small, near, far), axis=-1)
-
-
-@jax.custom_jvp
-def _log_ratio(x: Array, y: Array) -> Array:
-    """log(p / q), with all its digits where x and y are close, and exactly 0 where they agree.
-
-    Both counted from their maxima, it is x - y less the logarithm of 1 + `growth` = Σ q·exp(x - y).
-    """
-    x, y = (finite(logits) - finite(_top(logits))[..., None] for logits in (x, y))
-    total_x, total_y = jnp.sum(jnp.exp(x), axis=-1), jnp.sum(jnp.exp(y), axis=-1)
-    change = apart(x, y)
-    small = jnp.clip(change, -1, 1)
-    gain = jnp.where(change == small, jnp.exp(y) * jnp.expm1(small), jnp.exp(x) - jnp.exp(y))
-    growth = jnp.sum(gain, axis=-1) / total_y
-    far = jnp.log(total_x) - jnp.log(total_y)
-    near = jnp.abs(growth) < 1 / 3  # XLA's log1p of float64 is not accurate below -0.35
-    return change - jnp.where(near, jnp.log1p(growth), far)[..., None]
-
-
-@_log_ratio.defjvp
-def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    of_p, of_q = (
-        jax.jvp(log_softmax, (logits,), (t,))[1]
-        for logits, t in zip(primals, tangents, strict=True)
-    )
-    return _log_ratio(*primals), of_p - of_q
 
 
 def _slope_in_targets(logits: Array, targets: Array) -> Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxloss.core import inputs, kernels, over_classes
+from jaxloss.core import divergences, inputs, kernels
 from jaxloss.core.reductions import R, Reduction, adds_up, reduce, reduce_total
 from jaxloss.core.statistics import Mean, kept
 from jaxloss.fused import blocks, products, tokens
@@ -107,13 +107,12 @@ def _both(logits: tuple[Array, ...], options: Options) -> list[Array]:
 
 def divergence(logits: tuple[Array, ...], labels: Any, rows: Any, options: Options) -> Array:
     """Σ q·log(q / p) of a student's p and a teacher's q."""
-    return over_classes.divergence(*_both(logits, options))
+    return divergences.kullback_leibler(*_both(logits, options))
 
 
 def js_divergence(logits: tuple[Array, ...], labels: Any, rows: Any, options: Options) -> Array:
     """Of the two from their mixture."""
-    x, y = map(over_classes.log_softmax, _both(logits, options))
-    return jnp.sum(kernels.divergence_from_mixture(x, y, options["beta"]), axis=-1)
+    return divergences.jensen_shannon(*_both(logits, options), options["beta"])
 
 
 def multi_labelled(

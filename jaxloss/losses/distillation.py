@@ -5,7 +5,7 @@ from __future__ import annotations
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, Num, Shaped
 
-from jaxloss.core import class_options, inputs, numerics, over_classes
+from jaxloss.core import class_options, divergences, inputs, numerics, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce
 
 #: The kind of target that each loss learns from: what a teacher says, which no table holds.
@@ -70,7 +70,7 @@ def distillation_loss(
     temperature = inputs.option("temperature", temperature, student, must_be="positive")
     alpha = inputs.option("alpha", alpha, student, must_be="in [0, 1]")
     x, y = (class_options.tempered(logits, temperature) for logits in (student, teacher))
-    values = temperature**2 * over_classes.divergence(x, y)
+    values = temperature**2 * divergences.kullback_leibler(x, y)
     if labels is not None:
         student, labels, loud = inputs.labelled_apart(
             where, logits=student, labels=labels, name="student_logits"
