@@ -88,6 +88,22 @@ def test_options_make_no_array_of_labels():
     assert arrays(label_smoothing=0.1) < 2.1
 
 
+ELEMENTWISE = "squared_error l2_loss absolute_error huber_loss smooth_l1_loss log_cosh hinge_loss"
+ELEMENTWISE += (
+    " absolute_percentage_error sigmoid_binary_cross_entropy poisson_nll_loss soft_margin_loss"
+)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", ELEMENTWISE.split())
+def test_value_and_gradient_of_elements_store_nothing(name, dtype):
+    like = jax.ShapeDtypeStruct((2**16,), dtype)
+    step = jax.jit(jax.value_and_grad(getattr(jaxloss, name)))
+    memory = step.lower(like, like).compile().memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes < 2**10
+
+
 def test_options_that_are_arrays_have_gradients(rng):
     logits, labels = rng.normal(size=(6, 5)).astype(np.float32), rng.integers(5, size=6)
     options = {"label_smoothing": 0.1, "z_loss": 0.01, "logit_softcap": 5.0}

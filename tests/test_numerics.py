@@ -441,6 +441,18 @@ NUMBERS = [
         edges={(INF, 1.0): (0, (0, 0)), (-INF, 1.0): (INF, (-1, None))},
     ),
     Row(
+        function=kernels.squared_error,
+        truth=lambda x, y: (x - y) ** 2,
+        points=grid(REAL, (0.25, 80.0)),
+        edges={(2.0, 2.0): (0, (0, 0)), (INF, 2.0): (INF, (INF, -INF))},
+    ),
+    Row(
+        function=kernels.absolute_error,
+        truth=lambda x, y: abs(x - y),
+        points=grid(REAL, (0.25, 80.0)),
+        edges={(2.0, 2.0): (0, (0, 0)), (INF, 2.0): (INF, (1, -1))},
+    ),
+    Row(
         function=kernels.half_squared_error,
         truth=lambda x, y: (x - y) ** 2 / 2,
         points=grid(REAL, (0.25, 80.0)),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulps import DTYPES, INF, agree, everything
 
-from jaxloss.core import class_options, kernels, over_classes, sparsemax
+from jaxloss.core import class_options, kernels, margins, over_classes, sparsemax
 
 pytestmark = pytest.mark.usefixtures("wide")
 
@@ -244,6 +244,30 @@ def test_rows_of_a_matrix(dtype):
     np.testing.assert_array_equal(moved, change[index])
     summed = back(change)[0]
     np.testing.assert_array_equal(summed, [change[1], [0, 0], change[0] + change[2]])
+
+
+@DTYPES
+@pytest.mark.parametrize("order", [(2, 1, 0), (0, 1, 2), (2, 2, 0)], ids=str)
+def test_pairs_that_pull_both_ways_leave_what_is_right(order, dtype):
+    """An item that is behind one and ahead of another has a slope of 1 - 1 and the rest."""
+    rows = (-30.0, 0.0, 25.0), (0.5, 0.5, -1.5), (12.0, 9.5, 80.0), (0.25, -30.0, 17.0)
+    pairs = [(i, j) for i in range(3) for j in range(3) if order[i] < order[j]]
+    before = jnp.array([[(i, j) in pairs for j in range(3)] for i in range(3)])
+    loss = functools.partial(margins.logistic_of_pairs, before=before)
+    values, (slopes,), ((curves,),) = everything(loss, dtype, rows)
+    for row, *got in zip(rows, values, slopes, curves, strict=True):
+        value, slope, curve = mp.mpf(0), [mp.mpf(0)] * 3, np.full((3, 3), mp.mpf(0))
+        with mp.workdps(60):
+            for i, j in pairs:
+                lag = mp.mpf(row[j]) - row[i]
+                value += mp.log1p(mp.exp(lag))
+                share = 1 / (1 + mp.exp(-lag))
+                slope[i], slope[j] = slope[i] - share, slope[j] + share
+                turn = share / (1 + mp.exp(lag))
+                curve[[i, j], [i, j]] += turn
+                curve[[i, j], [j, i]] -= turn
+        for each, want in zip(got, (value, slope, curve), strict=True):
+            agree(each, want, dtype)
 
 
 # with ties, with shares of exactly 0 at the threshold, and absent classes

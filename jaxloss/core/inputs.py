@@ -31,14 +31,26 @@ def paired(
     return _paired(where, features, fill or {}, arrays)
 
 
+def elementwise(
+    where: ArrayLike | None, *, fill: Mapping[str, float] | None = None, **arrays: ArrayLike
+) -> list[Array]:
+    """As `paired`, for one function of `closed_form`, in which halves become float32.
+
+    It is the only one that takes them: gradients of two would be rounded before they are added.
+    """
+    return _paired(where, 0, fill or {}, arrays, halves=True)
+
+
 def _paired(
     where: ArrayLike | None,
     features: int,
     fill: Mapping[str, float],
     arrays: Mapping[str, ArrayLike],
+    *,
+    halves: bool = False,
 ) -> list[Array]:
     first, *_ = arrays
-    converted = floats(**arrays)
+    converted = _floats(arrays, halves=halves)
     for name, array in zip(arrays, converted, strict=True):
         if array.shape != converted[0].shape:
             raise ValueError(
@@ -215,27 +227,38 @@ def with_a_class(array: Array, fill: float = -jnp.inf) -> Array:
 
 def floats(**arrays: ArrayLike) -> list[Array]:
     """The arrays in the dtype of the first, which is floating, or float32 if that is wider."""
+    return _floats(arrays)
+
+
+def _floats(arrays: Mapping[str, ArrayLike], *, halves: bool = False) -> list[Array]:
     (first, *_), converted = arrays, [jnp.asarray(array) for array in arrays.values()]
     if not jnp.issubdtype(converted[0].dtype, jnp.floating):
         raise TypeError(f"{first} must be floating, got {converted[0].dtype}.")
     for name, array in zip(arrays, converted, strict=True):
         if jnp.issubdtype(array.dtype, jnp.complexfloating):
             raise TypeError(f"{name} must be real, got {array.dtype}.")
-    dtype = jnp.float64 if converted[0].dtype == jnp.float64 else jnp.float32
-    return [array.astype(dtype) for array in converted]
+    dtype = _wide(converted[0])
+    kept = (jnp.bfloat16, jnp.float16) if halves and dtype == jnp.float32 else ()
+    return [array if array.dtype in kept else array.astype(dtype) for array in converted]
+
+
+def _wide(like: Array) -> jnp.dtype:
+    return jnp.dtype(jnp.float64 if like.dtype == jnp.float64 else jnp.float32)
 
 
 def option(
     name: str, value: ArrayLike, like: Array, *, must_be: str, entries: bool = False
 ) -> Array:
-    """One number in the dtype of `like`, or with `entries` also one per entry of its last axis.
+    """One number in the dtype of `like`, or float32 if that is wider.
+
+    With `entries` it may also be one per entry of the last axis of `like`.
 
     A Python number is checked here, an array (it may be traced) under `checked`.
     """
     holds = RANGES[must_be]
     if isinstance(value, numbers.Real) and not holds(value):
         raise ValueError(f"{name} must be {must_be}, got {value}.")
-    array = jnp.asarray(value).astype(like.dtype)
+    array = jnp.asarray(value).astype(_wide(like))
     allowed = ((), like.shape[-1:]) if entries else ((),)
     if array.shape not in allowed:
         also = f" or one per entry of the last axis, {like.shape[-1:]}" if entries else ""

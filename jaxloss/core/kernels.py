@@ -102,6 +102,18 @@ def pinball(x: Array, q: Array) -> Array:
     return jnp.maximum(q * x, (q - 1) * x)
 
 
+@closed_form(lambda x, y: 2 * (x - y), lambda x, y: 2 * (y - x))
+def squared_error(x: Array, y: Array) -> Array:
+    """(x - y)²."""
+    return (y - x) ** 2
+
+
+@closed_form(lambda x, y: jnp.sign(x - y), lambda x, y: jnp.sign(y - x))
+def absolute_error(x: Array, y: Array) -> Array:
+    """|x - y|, with derivative 0 at 0."""
+    return jnp.abs(y - x)
+
+
 @closed_form(lambda x, y: x - y, lambda x, y: y - x)
 def half_squared_error(x: Array, y: Array) -> Array:
     """(x - y)² / 2, which overflows no earlier than it must."""

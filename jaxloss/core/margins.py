@@ -66,6 +66,27 @@ def soft_margin(x: Array, y: Array) -> Array:
     return softplus(-(x * y))
 
 
+def _slope_of_pairs(x: Array, before: Array) -> Array:
+    """Σ of ±sigmoid, of which a half that is 1 in its digits is counted apart.
+
+    Where pairs pull an item both ways, 1 - 1 is then exactly 0 and the rest is what is right.
+    """
+    after, ahead = jnp.swapaxes(before, -1, -2), x[..., None] - x[..., None, :]
+    ahead = jnp.where(before | after, ahead, 0)
+    wrong = (after & (ahead > 0)).astype(x.dtype) - (before & (ahead < 0)).astype(x.dtype)
+    rising = jnp.where(after, ahead <= 0, ahead < 0)
+    rest = jnp.where(rising, sigmoid(ahead), -sigmoid(-ahead))
+    rest = jnp.where(before | after, rest, 0)
+    return jnp.sum(wrong, axis=-1) + jnp.sum(rest, axis=-1)
+
+
+@closed_form(_slope_of_pairs, None)
+def logistic_of_pairs(x: Array, before: Array) -> Array:
+    """Σ of log(1 + exp(xⱼ - xᵢ)) over the pairs of a row in which i comes before j."""
+    lags = jnp.where(before, x[..., None, :] - x[..., None], 0)
+    return jnp.sum(jnp.where(before, softplus(lags), 0), axis=(-2, -1))
+
+
 def _slope_of_sparse_margin(x: Array, y: Array) -> Array:
     return jnp.clip((x * (1 - 2 * y) + 1) / 2, 0, 1)
 

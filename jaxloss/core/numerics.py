@@ -28,17 +28,21 @@ def closed_form(
     What is not differentiated is not evaluated, so an infinite partial never meets a zero
     tangent. None stands for an argument without a derivative, such as an index. A function that
     takes the last axis away has partials that keep it. Where the function has another form that
-    is cheaper next to its derivative, that is `beside`.
+    is cheaper next to its derivative, that is `beside`. Halves are computed in float32.
     """
 
     def decorate(function: Callable[..., Array]) -> Callable[..., Array]:
-        rule = jax.custom_jvp(function)
+        @jax.custom_jvp
+        @functools.wraps(function)
+        def rule(*operands: Array) -> Array:
+            return function(*map(_wide, operands))
 
         def jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
             value, change = (beside or rule)(*primals), None
+            operands = [_wide_again(primal) for primal in primals]
             for partial, tangent in zip(partials, tangents, strict=True):
                 if partial is not None and not isinstance(tangent, SymbolicZero):
-                    term = partial(*primals) * tangent
+                    term = partial(*operands) * _wide(tangent)
                     term = jnp.sum(term, axis=-1) if jnp.ndim(term) > jnp.ndim(value) else term
                     change = term if change is None else change + term
             return value, jnp.zeros_like(value) if change is None else change
@@ -47,6 +51,22 @@ def closed_form(
         return functools.wraps(function)(rule)
 
     return decorate
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(jnp.float32) if jnp.result_type(x) in (jnp.bfloat16, jnp.float16) else x
+
+
+@jax.custom_jvp
+def _wide_again(x: Array) -> Array:
+    """`_wide` by the bits, so that a value and its derivative do not share a wide copy."""
+    if jnp.result_type(x) != jnp.bfloat16:
+        return _wide(x)
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint16).astype(jnp.uint32)
+    return jax.lax.bitcast_convert_type(bits << 16, jnp.float32)
+
+
+_wide_again.defjvps(lambda t, wide, x: _wide(t))
 
 
 @closed_form(lambda x: jnp.where(x <= 0, 0, 1).astype(x.dtype))

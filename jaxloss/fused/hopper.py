@@ -21,7 +21,7 @@ from jaxloss.fused.kernels import COLUMNS, DEPTH, GROUPS, ROWS
 
 TOKENS = GROUPS * ROWS
 #: Steps that are fetched ahead, forward and backward: what the results leave of shared memory.
-STAGES = 5, 4
+STAGES = 5, 3
 #: Classes of a tile whose gradients are in registers together.
 PART = 16
 #: Streaming multiprocessors of H100 and H200; on others some have no tile, or some have two.
@@ -190,22 +190,22 @@ def _gradients(job: Job, at: Place, options: Ref, sums: Array, staged, written) 
             ref[...] = so_far + jnp.sum(in_x * slope, axis=1)
         of_part = in_x * tile.slope
         in_bias[columns] = of_part.sum(0)
-        in_product[:, columns] = of_part.astype(in_product.dtype)
+        in_product[:, columns] = of_part
 
 
-def _results(job: Job, dtype: Any) -> tuple[list[Any], list[Any]]:
+def _results(job: Job) -> tuple[list[Any], list[Any]]:
     """What a kernel writes, and where a warpgroup keeps its part of it until it is written."""
     rows, columns = job.grid[0] * TOKENS, job.grid[1] * COLUMNS
     whole = [jax.ShapeDtypeStruct((job.grid[1], rows), jnp.float32)] * 2
-    parts = [plgpu.SMEM((GROUPS, ROWS), jnp.float32)] * 2
+    parts, wide = [plgpu.SMEM((GROUPS, ROWS), jnp.float32)] * 2, jnp.dtype(jnp.float32)
     if job.backward:
         whole += [
             jax.ShapeDtypeStruct((rows // ROWS, columns), jnp.float32),
-            jax.ShapeDtypeStruct((rows, columns), dtype),
+            jax.ShapeDtypeStruct((rows, columns), jnp.float32),
         ]
         parts += [
             plgpu.SMEM((GROUPS, COLUMNS), jnp.float32),
-            plgpu.SMEM((GROUPS, ROWS, COLUMNS), dtype, transforms=_swizzled(dtype, PART)),
+            plgpu.SMEM((GROUPS, ROWS, COLUMNS), jnp.float32, transforms=_swizzled(wide, PART)),
         ]
     return whole, parts
 
@@ -223,7 +223,7 @@ def _kernel(job: Job, *refs: Ref) -> None:
         _walk(job, Memory(hidden, head, options, bias, of_tokens, refs[inputs:], *near))
 
     ready = plgpu.Barrier(num_arrivals=len(staged), num_barriers=GROUPS)
-    written = _results(job, hidden.dtype)[1]
+    written = _results(job)[1]
     pl.run_scoped(scope, loads, staged, written, ready, collective_axes="group")
 
 
@@ -233,7 +233,7 @@ def _nothing(*_: Any, **__: Any) -> None: ...
 def run(job: Job, *operands: Array) -> list[Array]:
     return plgpu.kernel(
         functools.partial(_kernel, job),
-        out_type=_results(job, operands[0].dtype)[0],
+        out_type=_results(job)[0],
         grid=(min(PROCESSORS, job.grid[0] * job.grid[1]),),
         grid_names=("processor",),
         num_threads=GROUPS + 1,

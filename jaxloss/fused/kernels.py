@@ -104,7 +104,7 @@ def width(hidden: HasShape, head: HasShape, budget: int | None) -> int:
     """Classes of a block on a GPU: an eighth of them at most."""
     (features, classes), item = head.shape, jnp.dtype(hidden.dtype).itemsize
     tokens = tokens_of(hidden)
-    a_class = item * (tokens + 2 * features)
+    a_class = 8 * tokens + 2 * item * features
     most = BLOCK // a_class if budget is None else (budget - 4 * tokens * features) // a_class
     most = min(most, classes // 8)
     return min(classes, max(COLUMNS, most // COLUMNS * COLUMNS))
@@ -118,5 +118,5 @@ def size(name: str, hidden: HasShape, head: HasShape, budget: int | None) -> tup
         return rows, columns, 4 * 512 * tokens
     columns = width(hidden, head, budget)
     item = jnp.dtype(hidden.dtype).itemsize
-    block = item * columns * (tokens + 2 * features) + 4 * tokens * features
+    block = columns * (8 * tokens + 2 * item * features) + 4 * tokens * features
     return tokens, columns, block + 8 * tokens * -(-classes // COLUMNS)

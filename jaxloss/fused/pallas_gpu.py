@@ -4,8 +4,8 @@ No kernel here has been timed on a GPU: they are interpreted and compiled ahead 
 and stay opt-in until they beat the schedules in pure JAX on hardware.
 
 Backward, a kernel makes the gradient of the logits of a block of classes, and two products of XLA
-make of it the gradients of hidden and head. It leaves the kernel in the dtype of the operands, so
-that these lose up to half as much again as rounding them does; the schedules in pure JAX lose less.
+make of it the gradients of hidden and head. It leaves the kernel in float32, so that `products` can
+multiply twice where one product of halves would lose more than rounding the gradients does.
 """
 
 from __future__ import annotations

@@ -69,11 +69,13 @@ def sigmoid_binary_cross_entropy(
     Reference:
         Cox, "The Regression Analysis of Binary Sequences", 1958.
     """
-    x, y = inputs.paired(where, logits=logits, labels=labels)
+    plain = isinstance(pos_weight, int | float) and pos_weight == 1
+    smooth = inputs.given(label_smoothing)
+    paired = inputs.elementwise if plain and not smooth else inputs.paired
+    x, y = paired(where, logits=logits, labels=labels)
     inputs.require_probabilities(labels=y)
     p = inputs.option("pos_weight", pos_weight, x, must_be="0 or more", entries=True)
     smoothing = inputs.option("label_smoothing", label_smoothing, x, must_be="in [0, 1]")
-    plain = isinstance(pos_weight, int | float) and pos_weight == 1
 
     def against(y: Array) -> Array:
         if plain:
@@ -82,7 +84,7 @@ def sigmoid_binary_cross_entropy(
         return numerics.xtimes(p * y, yes) + numerics.xtimes(1 - y, no)
 
     values = against(y)
-    if inputs.given(label_smoothing):
+    if smooth:
         values = numerics.blend(smoothing, values, against(jnp.full_like(y, 0.5)))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
@@ -129,7 +131,7 @@ def binary_cross_entropy(
     Reference:
         Good, "Rational Decisions", 1952.
     """
-    p, y = inputs.paired(where, probabilities=probabilities, labels=labels)
+    p, y = inputs.elementwise(where, probabilities=probabilities, labels=labels)
     inputs.require_probabilities(probabilities=p, labels=y)
     values = kernels.binary_cross_entropy(p, y)
     return reduce(values, where=where, weights=weights, reduction=reduction)
@@ -175,7 +177,7 @@ def sparsemax_loss(
         Blondel, Martins and Niculae, "Learning with Fenchel-Young Losses", 2020,
         arXiv:1901.02324.
     """
-    logits, labels = inputs.paired(where, logits=logits, labels=labels)
+    logits, labels = inputs.elementwise(where, logits=logits, labels=labels)
     inputs.require_bits(labels)
     values = margins.sparse_margin(logits, labels)
     return reduce(values, where=where, weights=weights, reduction=reduction)

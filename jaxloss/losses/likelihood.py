@@ -62,7 +62,7 @@ def gaussian_nll_loss(
         Nix and Weigend, "Estimating the mean and variance of the target probability
         distribution", 1994.
     """
-    means, variances, targets = inputs.paired(
+    means, variances, targets = inputs.elementwise(
         where, fill={"variances": 1}, means=means, variances=variances, targets=targets
     )
     checks.require(inputs.RANGES["positive"], "variances", variances, "it must be positive")
@@ -119,7 +119,8 @@ def poisson_nll_loss(
     Reference:
         Nelder and Wedderburn, "Generalized Linear Models", 1972.
     """
-    predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
+    paired = inputs.paired if full else inputs.elementwise
+    predictions, targets = paired(where, predictions=predictions, targets=targets)
     checks.require(inputs.RANGES["0 or more"], "targets", targets, "a count is 0 or more")
     if log_input:
         values = kernels.poisson_nll(predictions, targets)

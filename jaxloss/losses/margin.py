@@ -552,7 +552,7 @@ def cosine_embedding_loss(
 
 def _signed(where: ArrayLike | None, scores: ArrayLike, labels: ArrayLike) -> list[Array]:
     """Scores, and labels that are -1 and 1."""
-    scores, labels = inputs.paired(where, fill={"labels": 1}, scores=scores, labels=labels)
+    scores, labels = inputs.elementwise(where, fill={"labels": 1}, scores=scores, labels=labels)
     inputs.require_signs(labels)
     return [scores, labels]
 

@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
-from jaxloss.core import checks, inputs, numerics, over_classes
+from jaxloss.core import checks, inputs, margins, numerics, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce
 
 #: The kind of target that each loss learns from: orders of lists, which no column of a table is.
@@ -112,10 +112,8 @@ def pairwise_logistic_loss(
     scores = jnp.where(jnp.isnan(relevance), relevance, scores)
     pairs = ~(relevance[..., None] <= relevance[..., None, :])  # with NaN: it is to be seen
     pairs = pairs & kept[..., None] & kept[..., None, :]
-    lags = jnp.where(pairs, scores[..., None, :] - scores[..., None], 0)
-    costs = jnp.sum(jnp.where(pairs, numerics.softplus(lags), 0), axis=(-2, -1))
     number = jnp.sum(pairs, axis=(-2, -1), dtype=scores.dtype)
-    values = numerics.ratio(costs, number)
+    values = numerics.ratio(margins.logistic_of_pairs(scores, pairs), number)
     return reduce(values, where=number > 0, weights=weights, reduction=reduction)
 
 

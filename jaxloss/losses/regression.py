@@ -68,8 +68,8 @@ def squared_error(
     Reference:
         Gauss, "Theoria Motus", 1809.
     """
-    predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
-    values = (predictions - targets) ** 2
+    predictions, targets = inputs.elementwise(where, predictions=predictions, targets=targets)
+    values = kernels.squared_error(predictions, targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -108,7 +108,7 @@ def l2_loss(
     Reference:
         Bishop, "Pattern Recognition and Machine Learning", 2006, section 1.1.
     """
-    predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
+    predictions, targets = inputs.elementwise(where, predictions=predictions, targets=targets)
     values = kernels.half_squared_error(predictions, targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
@@ -153,8 +153,8 @@ def absolute_error(
     Reference:
         Boscovich, "De litteraria expeditione", 1757.
     """
-    predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
-    values = numerics.absolute(predictions - targets)
+    predictions, targets = inputs.elementwise(where, predictions=predictions, targets=targets)
+    values = kernels.absolute_error(predictions, targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -198,8 +198,8 @@ def root_mean_squared_error(
     Reference:
         Chai and Draxler, "Root mean square error (RMSE) or mean absolute error (MAE)?", 2014.
     """
-    predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
-    mean = Mean.of((predictions - targets) ** 2, where, weights)
+    predictions, targets = inputs.elementwise(where, predictions=predictions, targets=targets)
+    mean = Mean.of(kernels.squared_error(predictions, targets), where, weights)
     return defer(mean, _root, reduction=reduction, name="root_mean_squared_error")
 
 
@@ -253,7 +253,7 @@ def huber_loss(
     Reference:
         Huber, "Robust Estimation of a Location Parameter", 1964.
     """
-    predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
+    predictions, targets = inputs.elementwise(where, predictions=predictions, targets=targets)
     delta = inputs.option("delta", delta, predictions, must_be="positive")
     values = kernels.huber(predictions, targets, delta)
     return reduce(values, where=where, weights=weights, reduction=reduction)
@@ -299,7 +299,7 @@ def smooth_l1_loss(
     Reference:
         Girshick, "Fast R-CNN", 2015, arXiv:1504.08083.
     """
-    predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
+    predictions, targets = inputs.elementwise(where, predictions=predictions, targets=targets)
     beta = inputs.option("beta", beta, predictions, must_be="0 or more")
     values = kernels.smooth_l1(predictions, targets, beta)
     return reduce(values, where=where, weights=weights, reduction=reduction)
@@ -343,7 +343,7 @@ def log_cosh(
     Reference:
         Green, "Bayesian reconstructions from emission tomography data", 1990.
     """
-    predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
+    predictions, targets = inputs.elementwise(where, predictions=predictions, targets=targets)
     values = kernels.log_cosh_error(predictions, targets)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
@@ -484,7 +484,7 @@ def absolute_percentage_error(
     Reference:
         Makridakis, "Accuracy measures: theoretical and practical concerns", 1993.
     """
-    predictions, targets = inputs.paired(
+    predictions, targets = inputs.elementwise(
         where, fill={"targets": 1}, predictions=predictions, targets=targets
     )
     values = kernels.relative_error(predictions, targets)
