@@ -101,13 +101,14 @@ def _largest(array: np.ndarray) -> float:
 def alternate(programs: dict[str, Program], rounds: int, tolerance: float) -> None:
     """Checks the results against the first program's, then times those that are right in turn.
 
-    Each round begins with another one, so that none always follows the same.
+    Each round has an order of its own, so that none always follows the same.
     """
     check(programs, tolerance)
     right = [program for program in programs.values() if not program.wrong]
-    for turn in range(rounds):
-        first = turn % len(right)
-        for program in right[first:] + right[:first]:
+    rng = np.random.default_rng(0)
+    for _ in range(rounds):
+        for index in rng.permutation(len(right)):
+            program = right[index]
             time.sleep(PAUSE)
             start = time.perf_counter()
             program.call()

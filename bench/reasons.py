@@ -13,7 +13,7 @@ REASONS: dict[str, str] = {
     r"pointwise: \w+, \w+ bfloat16, \w+: torch": (
         "every step of torch is rounded to bfloat16; ours widens once, and rounds once at the end"
     ),
-    r"pointwise: cosine_\w+, .*forward": (
+    r"pointwise: (cosine_\w+, .*forward|cosine_similarity, 1M .*torch)": (
         "whether a square overflowed or vanished is asked first, of three sums for each vector, "
         "which are stored (HLO): of 3 features as much as one of the arrays"
     ),
@@ -22,6 +22,10 @@ REASONS: dict[str, str] = {
     ),
     r"pointwise: (hinge|perceptron)_loss.*optax": (
         "a NaN score shows: in theirs XLA's maximum loses it; one sign more for each element"
+    ),
+    r"pointwise: binary_cross_entropy, 1M .*keras": (
+        "0 · log 0 is 0 and a probability outside of [0, 1] is NaN, by selects; theirs clips at "
+        "1e-7"
     ),
     r"pointwise: l2_loss.*optax": "e·(e/2) is finite where e² is not: one product more",
     r"pointwise: huber_loss.*forward": "the form that is exact at the bend has more operations",
@@ -83,6 +87,10 @@ REASONS: dict[str, str] = {
     r"startup: .*compiling": (
         "what is right at every edge is more kernels or longer ones, and XLA's work on these is "
         "most of the time; the row counts the equations, which are traced in the rest"
+    ),
+    r"fused: linear head in 40 MiB": (
+        "96 tokens at a time: the head is read twice for each, and its gradient read and written, "
+        "22 times 250 MiB"
     ),
     r"fused: linear head tiles": "the least memory multiplies four times, and theirs three times",
     r"fused: linear head, .*bfloat16.*: torch": (

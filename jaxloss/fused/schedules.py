@@ -18,7 +18,7 @@ KERNELS = {"xla": "blocks", "pallas_tpu": "pallas_tpu", "mosaic_gpu": "pallas_gp
 SMALL = 2**26  # bytes: whatever takes less is computed plainly
 #: The most tokens and classes at a time; 0 is all of them.
 MOST = {"plain": (0, 0), "tokens": (2048, 0), "classes": (0, 8192), "tiles": (4096, 8192)}
-ON_CPU = {"plain": (0, 0), "tokens": (384, 0), "classes": (0, 3200), "tiles": (1024, 1600)}
+ON_CPU = {"plain": (0, 0), "tokens": (256, 0), "classes": (0, 3200), "tiles": (1024, 1600)}
 
 
 @dataclasses.dataclass(frozen=True)
