@@ -21,7 +21,7 @@ from jaxloss.fused.kernels import COLUMNS, DEPTH, GROUPS, ROWS
 
 TOKENS = GROUPS * ROWS
 #: Steps that are fetched ahead, forward and backward: what the results leave of shared memory.
-STAGES = 5, 3
+STAGES = 5, 2
 #: Classes of a tile whose gradients are in registers together.
 PART = 16
 #: Streaming multiprocessors of H100 and H200; on others some have no tile, or some have two.

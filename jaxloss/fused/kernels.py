@@ -29,6 +29,8 @@ TILES = ((1024, 512), (512, 512), (512, 256), (256, 256), (256, 128), (128, 128)
 GROUPS, ROWS, COLUMNS, DEPTH = 2, 64, 192, 64
 #: Bytes that the gradient of a block of logits takes on a GPU where no budget is given.
 BLOCK = 2**28
+#: Of them for each token and feature of a class: floats, those of the second product, and halves.
+CLASS = 12
 
 
 class HasShape(Protocol):
@@ -102,9 +104,8 @@ def tile(hidden: HasShape, head: HasShape) -> tuple[int, int] | None:
 
 def width(hidden: HasShape, head: HasShape, budget: int | None) -> int:
     """Classes of a block on a GPU: an eighth of them at most."""
-    (features, classes), item = head.shape, jnp.dtype(hidden.dtype).itemsize
-    tokens = tokens_of(hidden)
-    a_class = 8 * tokens + 2 * item * features
+    tokens, (features, classes) = tokens_of(hidden), head.shape
+    a_class = CLASS * (tokens + features)
     most = BLOCK // a_class if budget is None else (budget - 4 * tokens * features) // a_class
     most = min(most, classes // 8)
     return min(classes, max(COLUMNS, most // COLUMNS * COLUMNS))
@@ -117,6 +118,5 @@ def size(name: str, hidden: HasShape, head: HasShape, budget: int | None) -> tup
         rows, columns = tile(hidden, head) or TILES[-1]
         return rows, columns, 4 * 512 * tokens
     columns = width(hidden, head, budget)
-    item = jnp.dtype(hidden.dtype).itemsize
-    block = columns * (8 * tokens + 2 * item * features) + 4 * tokens * features
+    block = CLASS * columns * (tokens + features) + 4 * tokens * features
     return tokens, columns, block + 8 * tokens * -(-classes // COLUMNS)

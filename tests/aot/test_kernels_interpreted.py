@@ -43,13 +43,10 @@ def truth(hidden, head, labels, bias, cap, temperature, g_others, g_own):
 
 
 @pytest.mark.parametrize(
-    "tokens, features, classes, dtype, tolerance",
-    [(130, 192, 448, "bfloat16", 4e-3), (3, 64, 64, "float16", 6e-4)],
+    "tokens, features, classes, dtype", [(130, 192, 448, "bfloat16"), (3, 64, 64, "float16")]
 )
-def test_on_hopper_it_is_the_dense_head(
-    tokens, features, classes, dtype, tolerance, monkeypatch, capfd
-):
-    """Ragged tiles and blocks, an absent class, every gradient; and no races."""
+def test_on_hopper_it_is_the_dense_head(tokens, features, classes, dtype, monkeypatch, capfd):
+    """Ragged tiles and blocks, an absent class, every gradient to 1.2 of rounding; and no races."""
     monkeypatch.setattr(hopper, "PART", kernels.COLUMNS)  # compiles faster, and is the same
     rng = np.random.default_rng(0)
     hidden = jnp.asarray(rng.normal(size=(tokens, features)), dtype)
@@ -68,8 +65,9 @@ def test_on_hopper_it_is_the_dense_head(
     wanted, wanted_gradients = truth(hidden, head, labels, bias, 3, 0.5, g_others, g_own)
     got = *found[:2], *of_arrays, *(of_options[name] for name in options)
     # the last two are one number each, of terms of both signs
-    limits = [1e-6, 1e-6, tolerance, tolerance, 2e-6, 2e-5, 2e-5]
+    limits = [1e-6, 1e-6, 0, 0, 2e-6, 2e-5, 2e-5]
     for value, want, limit in zip(got, (*wanted, *wanted_gradients), limits, strict=True):
         error = np.linalg.norm(np.asarray(value, np.float64) - want)
-        assert error <= limit * np.linalg.norm(want)
+        lost = np.linalg.norm(np.asarray(jnp.asarray(want, value.dtype), np.float64) - want)
+        assert error <= 1.2 * lost + limit * np.linalg.norm(want)
     assert "RACE" not in "".join(capfd.readouterr())
