@@ -57,16 +57,18 @@ def _wide(x: Array) -> Array:
     return x.astype(jnp.float32) if jnp.result_type(x) in (jnp.bfloat16, jnp.float16) else x
 
 
-@jax.custom_jvp
 def _wide_again(x: Array) -> Array:
-    """`_wide` by the bits, so that a value and its derivative do not share a wide copy."""
-    if jnp.result_type(x) != jnp.bfloat16:
-        return _wide(x)
+    """`_wide` in other words, so that a value and its derivative do not share a wide copy."""
+    return _wide_by_bits(x) if jnp.result_type(x) == jnp.bfloat16 else _wide(x)
+
+
+@jax.custom_jvp
+def _wide_by_bits(x: Array) -> Array:
     bits = jax.lax.bitcast_convert_type(x, jnp.uint16).astype(jnp.uint32)
     return jax.lax.bitcast_convert_type(bits << 16, jnp.float32)
 
 
-_wide_again.defjvps(lambda t, wide, x: _wide(t))
+_wide_by_bits.defjvps(lambda t, wide, x: _wide(t))
 
 
 @closed_form(lambda x: jnp.where(x <= 0, 0, 1).astype(x.dtype))
