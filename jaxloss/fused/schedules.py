@@ -183,8 +183,8 @@ class _Costs:
         while budget is not None and self.bytes(schedule, rows, classes) > budget:
             if (rows, classes) == (least_rows, least_classes):
                 break
-            rows = max(least_rows, rows // 2)
-            classes = max(least_classes, self.balanced(-(-classes // 2)))
+            rows = max(least_rows, 3 * rows // 4)
+            classes = max(least_classes, self.balanced(-(-3 * classes // 4)))
         size = self.bytes(schedule, rows, classes)
         return Plan(schedule, rows, classes, self.implementation, size, reason)
 
