@@ -89,8 +89,8 @@ REASONS: dict[str, str] = {
         "most of the time; the row counts the equations, which are traced in the rest"
     ),
     r"fused: linear head in 40 MiB": (
-        "96 tokens at a time: the head is read twice for each, and its gradient read and written, "
-        "22 times 250 MiB"
+        "few tokens at a time: for each of these the head is read twice, and its gradient read and "
+        "written, of 62.5 MiB each"
     ),
     r"fused: linear head tiles": "the least memory multiplies four times, and theirs three times",
     r"fused: linear head, .*bfloat16.*: torch": (
