@@ -53,8 +53,8 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
 
 
 def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {text}")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, got {text}")
     return int(text)
 
 
@@ -69,7 +69,7 @@ def measure(chosen: argparse.Namespace, console: Console) -> int:
     from bench.workload import Options
 
     names = peers.NAMES if not chosen.peers else tuple(chosen.peers.split(","))
-    if unknown := {*names} - {*peers.NAMES, "none"}:
+    if unknown := sorted({*names} - {*peers.NAMES, "none"}):
         every = ", ".join((*peers.NAMES, "none"))
         console.print(f"There is no peer {', '.join(unknown)}: it is one of {every}.")
         return 2

@@ -222,8 +222,9 @@ def test_machines_of_one_name_are_told_apart(tmp_path, monkeypatch):
     [
         ("nosuch", "there is no suite nosuch: it is one of limit,"),
         ("limit --device xpu", "invalid choice: 'xpu'"),
-        ("limit --rounds 0", "must be 1 or more, got 0"),
-        ("accuracy --points -3", "must be 1 or more, got -3"),
+        ("limit --rounds 0", "must be a whole number of 1 or more, got 0"),
+        ("limit --rounds x", "must be a whole number of 1 or more, got x"),
+        ("accuracy --points -3", "must be a whole number of 1 or more, got -3"),
         ("limit --peers optax,nosuch", "There is no peer nosuch: it is one of optax,"),
         ("compare no.json none.json", "there is no file no.json"),
     ],

@@ -104,14 +104,14 @@ def pinball(x: Array, q: Array) -> Array:
 
 @closed_form(lambda x, y: 2 * (x - y), lambda x, y: 2 * (y - x))
 def squared_error(x: Array, y: Array) -> Array:
-    """(x - y)²."""
-    return (y - x) ** 2
+    """(x - y)²; the difference that it shares with its slope is stored in that one's place."""
+    return (x - y) ** 2
 
 
 @closed_form(lambda x, y: jnp.sign(x - y), lambda x, y: jnp.sign(y - x))
 def absolute_error(x: Array, y: Array) -> Array:
     """|x - y|, with derivative 0 at 0."""
-    return jnp.abs(y - x)
+    return jnp.abs(x - y)
 
 
 @closed_form(lambda x, y: x - y, lambda x, y: y - x)

@@ -67,9 +67,9 @@ def soft_margin(x: Array, y: Array) -> Array:
 
 
 def _slope_of_pairs(x: Array, before: Array) -> Array:
-    """Σ of ±sigmoid, of which a half that is 1 in its digits is counted apart.
+    """Σ of ±sigmoid: pairs in the wrong order count 1 each, what they lack of it is summed apart.
 
-    Where pairs pull an item both ways, 1 - 1 is then exactly 0 and the rest is what is right.
+    Where pairs pull an item both ways, 1 - 1 is then exactly 0 and leaves the digits of the rest.
     """
     after, ahead = jnp.swapaxes(before, -1, -2), x[..., None] - x[..., None, :]
     ahead = jnp.where(before | after, ahead, 0)

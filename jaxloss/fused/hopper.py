@@ -197,7 +197,7 @@ def _results(job: Job) -> tuple[list[Any], list[Any]]:
     """What a kernel writes, and where a warpgroup keeps its part of it until it is written."""
     rows, columns = job.grid[0] * TOKENS, job.grid[1] * COLUMNS
     whole = [jax.ShapeDtypeStruct((job.grid[1], rows), jnp.float32)] * 2
-    parts, wide = [plgpu.SMEM((GROUPS, ROWS), jnp.float32)] * 2, jnp.dtype(jnp.float32)
+    parts = [plgpu.SMEM((GROUPS, ROWS), jnp.float32)] * 2
     if job.backward:
         whole += [
             jax.ShapeDtypeStruct((rows // ROWS, columns), jnp.float32),
@@ -205,7 +205,11 @@ def _results(job: Job) -> tuple[list[Any], list[Any]]:
         ]
         parts += [
             plgpu.SMEM((GROUPS, COLUMNS), jnp.float32),
-            plgpu.SMEM((GROUPS, ROWS, COLUMNS), jnp.float32, transforms=_swizzled(wide, PART)),
+            plgpu.SMEM(
+                (GROUPS, ROWS, COLUMNS),
+                jnp.float32,
+                transforms=_swizzled(jnp.dtype(jnp.float32), PART),
+            ),
         ]
     return whole, parts
 
