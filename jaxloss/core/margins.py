@@ -1,4 +1,4 @@
-"""The losses of a score and its sign, with closed-form derivatives.
+"""The losses of a score and its sign, and of scores in pairs, with closed-form derivatives.
 
 As in `kernels`, value and derivative share no product and no constant, which XLA on CPU would
 store: it multiplies by the label in the one, and by what is less the label in the other.
