@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from typing import Literal, TypeAlias, cast, get_args
 
 import jax
@@ -180,11 +181,14 @@ class _Costs:
         if most_classes:
             classes = self.balanced(most_classes)
             least_classes = min(classes, 512)
+        # XLA for TPU copies tokens that the pieces do not divide: on v6e 768 of Gemma 2's 8,192 at
+        # a time take 256 MiB, 1,024 take 217
+        less = 0.75 if self.backend == "cpu" else 0.5
         while budget is not None and self.bytes(schedule, rows, classes) > budget:
             if (rows, classes) == (least_rows, least_classes):
                 break
-            rows = max(least_rows, 3 * rows // 4)
-            classes = max(least_classes, self.balanced(-(-3 * classes // 4)))
+            rows = max(least_rows, int(less * rows))
+            classes = max(least_classes, self.balanced(math.ceil(less * classes)))
         size = self.bytes(schedule, rows, classes)
         return Plan(schedule, rows, classes, self.implementation, size, reason)
 
