@@ -30,7 +30,7 @@ INTEGER = "softmax_cross_entropy_with_integer_labels"
 SINGLE = {"dtype": np.float32, "units": 2000, "few": 200}
 
 
-@defect(numerics, "_wide", "test_half_inputs_are_computed_in_float32", "squared_error")
+@defect(numerics, "wide", "test_half_inputs_are_computed_in_float32", "squared_error")
 def no_upcast(x):
     return x
 

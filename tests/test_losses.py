@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -102,6 +103,17 @@ def test_value_and_gradient_of_elements_store_nothing(name, dtype):
     memory = step.lower(like, like).compile().memory_analysis()
     assert memory is not None
     assert memory.temp_size_in_bytes < 2**10
+
+
+def test_a_cross_entropy_of_halves_is_widened_once():
+    """Their largest is told before, from half the bytes."""
+    logits, labels = jnp.zeros((64, 4096), jnp.bfloat16), jnp.zeros(64, int)
+    loss = jax.jit(jax.value_and_grad(jaxloss.softmax_cross_entropy_with_integer_labels))
+    program = loss.lower(logits, labels).compile()
+    memory = program.memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes < 1.1 * 4 * logits.size
+    assert re.search(r"bf16\[64\]\S* reduce\(", program.as_text())
 
 
 def test_options_that_are_arrays_have_gradients(rng):

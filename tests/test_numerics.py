@@ -670,6 +670,16 @@ def test_the_slope_of_a_power_is_finite_at_zero(dtype):
     assert slope == np.finfo(dtype).max
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_wide(dtype):
+    """Halves in float32, every one of them exactly, and everything else as it is."""
+    halves = jax.lax.bitcast_convert_type(jnp.arange(2**16).astype(jnp.uint16), dtype)
+    np.testing.assert_array_equal(numerics.wide(halves), np.asarray(halves).astype(np.float32))
+    assert numerics.wide(halves).dtype == jnp.float32
+    for other in (np.float64(1), np.float32(1), np.int8(1)):
+        assert numerics.wide(jnp.asarray(other)).dtype == other.dtype
+
+
 def test_every_public_function_is_here():
     """Of the modules of mathematics; the rest of core has tests of its own."""
     here = (

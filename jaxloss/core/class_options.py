@@ -41,7 +41,7 @@ def capped(logits: Array, logit_softcap: ArrayLike | None) -> Array:
     if logit_softcap is None:
         return logits
     cap = inputs.option("logit_softcap", logit_softcap, logits, must_be="positive")
-    return soft_cap(logits, cap)
+    return soft_cap(numerics.wide(logits), cap)
 
 
 def own_of(x: Array, labels: Array, loud: Array) -> Array:
@@ -66,9 +66,12 @@ def cost_of_labels(
 ) -> tuple[Array, Array | None]:
     """Cross entropy of class indices with all options, and how much each label counts."""
     c = per_class(class_weights, x)
-    alone = not (inputs.given(label_smoothing) or inputs.given(z_loss))
-    cost = over_classes.lone_cross_entropy_at if alone else over_classes.cross_entropy_at
-    values, counts = weighted_at(cost(x, labels), labels, c)
+    if inputs.given(label_smoothing) or inputs.given(z_loss):
+        x = numerics.wide(x)
+        values = over_classes.cross_entropy_at(x, labels)
+    else:
+        values = over_classes.lone_cross_entropy_at(x, labels)
+    values, counts = weighted_at(values, labels, c)
     return with_options(values, x, c, counts, label_smoothing, z_loss), counts
 
 

@@ -87,13 +87,15 @@ def labelled_apart(
     fill: float = 0,
     absent: float = -jnp.inf,
     parts: int = 1,
+    halves: bool = False,
 ) -> tuple[Array, Array, Array]:
     """Float logits `[*units, classes]` and class indices `[*units]`; `name` is what errors say.
 
     The third array is NaN where a label is out of range, else 1: a factor of what the unit costs,
     or of its label's logit. XLA on CPU stores logits that are multiplied and read more than once.
+    With `halves` these stay so, as in `elementwise`.
     """
-    (logits,) = _paired(where, 1, {name: fill}, {name: logits})
+    (logits,) = _paired(where, 1, {name: fill}, {name: logits}, halves=halves)
     labels = _integers(where, labels, name, logits)
     logits = with_a_class(logits, absent)
     loud, labels = _known(labels, parts * logits.shape[-1], logits)
@@ -175,7 +177,7 @@ def _known(labels: Array, classes: int, like: Array) -> tuple[Array, Array]:
     """NaN where a label is out of range, else 1; and labels that are not, in its place 0."""
     known = (labels >= 0) & (labels < classes)
     require(lambda _: known, "labels", labels, f"a class index is in [0, {classes})")
-    return jnp.where(known, 1, jnp.nan).astype(like.dtype), jnp.where(known, labels, 0)
+    return jnp.where(known, 1, jnp.nan).astype(_wide(like)), jnp.where(known, labels, 0)
 
 
 def distributed(

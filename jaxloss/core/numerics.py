@@ -35,14 +35,14 @@ def closed_form(
         @jax.custom_jvp
         @functools.wraps(function)
         def rule(*operands: Array) -> Array:
-            return function(*map(_wide, operands))
+            return function(*map(wide, operands))
 
         def jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
             value, change = (beside or rule)(*primals), None
             operands = [_wide_again(primal) for primal in primals]
             for partial, tangent in zip(partials, tangents, strict=True):
                 if partial is not None and not isinstance(tangent, SymbolicZero):
-                    term = partial(*operands) * _wide(tangent)
+                    term = partial(*operands) * wide(tangent)
                     term = jnp.sum(term, axis=-1) if jnp.ndim(term) > jnp.ndim(value) else term
                     change = term if change is None else change + term
             return value, jnp.zeros_like(value) if change is None else change
@@ -53,13 +53,14 @@ def closed_form(
     return decorate
 
 
-def _wide(x: Array) -> Array:
+def wide(x: Array) -> Array:
+    """Halves in float32, and what is not half as it is."""
     return x.astype(jnp.float32) if jnp.result_type(x) in (jnp.bfloat16, jnp.float16) else x
 
 
 def _wide_again(x: Array) -> Array:
-    """`_wide` in other words, so that a value and its derivative do not share a wide copy."""
-    return _wide_by_bits(x) if jnp.result_type(x) == jnp.bfloat16 else _wide(x)
+    """`wide` in other words, so that a value and its derivative do not share a wide copy."""
+    return _wide_by_bits(x) if jnp.result_type(x) == jnp.bfloat16 else wide(x)
 
 
 @jax.custom_jvp
@@ -68,7 +69,7 @@ def _wide_by_bits(x: Array) -> Array:
     return jax.lax.bitcast_convert_type(bits << 16, jnp.float32)
 
 
-_wide_by_bits.defjvps(lambda t, wide, x: _wide(t))
+_wide_by_bits.defjvps(lambda t, wide, x: wide(t))
 
 
 @closed_form(lambda x: jnp.where(x <= 0, 0, 1).astype(x.dtype))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import PartitionSpec
 
-from jaxloss.core.numerics import closed_form, softplus, xtimes
+from jaxloss.core.numerics import closed_form, softplus, wide, xtimes
 
 #: Classes, from which on a row is stored on its way into a sum; see `_rest`.
 LONG = 2**16
@@ -76,12 +76,12 @@ def cross_entropy_at(logits: Array, labels: Array) -> Array:
     It is a sum of what is not negative: a shift of the logits changes nothing, and a confident
     row keeps its digits in value and gradient.
     """
-    return _cross_entropy_of_rest(logits, labels, _rest(_shares(logits), labels))
+    return _cross_entropy_of_rest(logits, labels, _top(logits), _rest(_shares(logits), labels))
 
 
-def _cross_entropy_of_rest(logits: Array, labels: Array, rest: Array) -> Array:
+def _cross_entropy_of_rest(logits: Array, labels: Array, top: Array, rest: Array) -> Array:
     own = at(logits, labels)
-    behind = jnp.where(jnp.isposinf(own), 0, _top(logits) - own)
+    behind = jnp.where(jnp.isposinf(own), 0, top - own)
     return softplus(jnp.log(rest + 0 * rest) + behind)  # XLA makes ∞ of a NaN in a large sum
 
 
@@ -96,28 +96,36 @@ def _slope_of_rest(logits: Array, labels: Array, shares: Array, rest: Array, tot
     return jnp.where(hit(logits, labels), own[..., None], others)
 
 
-@closed_form(lambda logits, labels: _lone_slope_at(logits, labels), None)
-def _cross_entropy_beside_slope(logits: Array, labels: Array) -> Array:
-    return _cross_entropy_of_rest(logits, labels, jnp.sum(_others(logits, labels), axis=-1))
-
-
-@closed_form(
-    lambda logits, labels: _lone_slope_at(logits, labels), None, beside=_cross_entropy_beside_slope
-)
 def lone_cross_entropy_at(logits: Array, labels: Array) -> Array:
-    """`cross_entropy_at`, cheaper to differentiate where nothing else asks for the shares."""
-    return cross_entropy_at(logits, labels)
+    """`cross_entropy_at`, cheaper to differentiate where nothing else asks for the shares.
+
+    It takes halves: XLA on CPU stores them in float32 on their way into a sum, and a largest one
+    that is told before that reads half as much.
+    """
+    return _lone_cross_entropy_at(wide(logits), labels, _top(logits))
 
 
-def _lone_slope_at(logits: Array, labels: Array) -> Array:
-    others = _others(logits, labels)
+def _lone_slope_at(logits: Array, labels: Array, top: Array) -> Array:
+    others = _others(logits, labels, top)
     rest = jnp.sum(others, axis=-1)
-    return _slope_of_rest(logits, labels, others, rest, rest + _share_at(logits, labels))
+    return _slope_of_rest(logits, labels, others, rest, rest + _share_at(logits, labels, top))
 
 
-def _others(logits: Array, labels: Array) -> Array:
+@closed_form(_lone_slope_at, None, None)
+def _cross_entropy_beside_slope(logits: Array, labels: Array, top: Array) -> Array:
+    rest = jnp.sum(_others(logits, labels, top), axis=-1)
+    return _cross_entropy_of_rest(logits, labels, top, rest)
+
+
+@closed_form(_lone_slope_at, None, None, beside=_cross_entropy_beside_slope)
+def _lone_cross_entropy_at(logits: Array, labels: Array, top: Array) -> Array:
+    shares = jnp.exp(_behind(logits, top))
+    return _cross_entropy_of_rest(logits, labels, top, _rest(shares, labels))
+
+
+def _others(logits: Array, labels: Array, top: Array) -> Array:
     """The shares, and 0 at the label: stored where the gradient will be, and summed from there."""
-    return jnp.where(hit(logits, labels), 0, _shares(logits))
+    return jnp.where(hit(logits, labels), 0, jnp.exp(_behind(logits, top)))
 
 
 @closed_form(
@@ -143,7 +151,7 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
     arithmetic, which XLA on CPU makes one fusion.
     """
     most, steep = jnp.finfo(logits.dtype).max, 4 / float(jnp.finfo(logits.dtype).eps)
-    behind = -_behind(logits)
+    behind = -_behind(logits, _top(logits))
     shares = jnp.exp(-behind)
     total = jnp.sum(shares, axis=-1, keepdims=True)
     small = jnp.minimum(shares, steep * jnp.maximum(0.625 - shares, 0))
@@ -246,27 +254,27 @@ def _from(top: Array, t: Array) -> Array:
 
 
 def _top(logits: Array) -> Array:
-    return jax.lax.stop_gradient(jnp.max(logits, axis=-1, initial=-jnp.inf))
+    return wide(jax.lax.stop_gradient(jnp.max(logits, axis=-1, initial=-jnp.inf)))
 
 
 @jax.custom_jvp
-def _behind(logits: Array) -> Array:
+def _behind(logits: Array, top: Array) -> Array:
     """Logits less the largest, which counts as a constant: whatever it is, it cancels."""
     most = jnp.finfo(logits.dtype).max
-    return jnp.minimum(logits, most) - jnp.minimum(_top(logits), most)[..., None]
+    return jnp.minimum(logits, most) - jnp.minimum(top, most)[..., None]
 
 
-_behind.defjvps(lambda t, behind, logits: t)
+_behind.defjvps(lambda t, behind, logits, top: t, None)
 
 
 def _shares(logits: Array) -> Array:
-    return jnp.exp(_behind(logits))
+    return jnp.exp(_behind(logits, _top(logits)))
 
 
-def _share_at(logits: Array, labels: Array) -> Array:
+def _share_at(logits: Array, labels: Array, top: Array) -> Array:
     most = jnp.finfo(logits.dtype).max
     own = jnp.minimum(at(logits, labels), most)
-    return jnp.exp(own - jnp.minimum(_top(logits), most))
+    return jnp.exp(own - jnp.minimum(top, most))
 
 
 def _slope_of_share(logits: Array, top: Array) -> Array:

@@ -152,7 +152,7 @@ def softmax_cross_entropy_with_integer_labels(
         Bridle, "Probabilistic Interpretation of Feedforward Classification Network Outputs",
         1990. Penalty: Chowdhery et al., "PaLM", 2022, arXiv:2204.02311.
     """
-    logits, labels, loud = inputs.labelled_apart(where, logits=logits, labels=labels)
+    logits, labels, loud = inputs.labelled_apart(where, logits=logits, labels=labels, halves=True)
     inputs.warn_of_probabilities(logits, where)
     x = class_options.capped(logits, logit_softcap)
     values, counts = class_options.cost_of_labels(x, labels, class_weights, label_smoothing, z_loss)
