@@ -270,6 +270,63 @@ def test_pairs_that_pull_both_ways_leave_what_is_right(order, dtype):
             agree(each, want, dtype)
 
 
+@DTYPES
+def test_sums_keep_the_digits_of_many(dtype, rng):
+    """Of 30,000 costs a plain loop loses some 50 eps of the sum; the other array is a count."""
+    x, counts = rng.random((3, 30_000)).astype(dtype), np.ones((3, 30_000), dtype)
+    costs, number = jax.jit(over_classes.sums)(x, counts)
+    agree(costs, [mp.fsum(map(mp.mpf, map(float, row))) for row in x], dtype, tolerance=1)
+    np.testing.assert_array_equal(number, [30_000] * 3)
+    slopes = jax.grad(lambda x: over_classes.sums(x, jnp.asarray(counts))[0].sum())(jnp.asarray(x))
+    np.testing.assert_array_equal(slopes, np.ones_like(x))
+
+
+@DTYPES
+def test_sums_of_what_is_not_finite(dtype):
+    x = jnp.array([[INF, 1, 2], [INF, -INF, 0], [1, np.nan, 2], [-INF, 3, 3]], dtype)
+    np.testing.assert_array_equal(over_classes.sums(x, x)[0], [INF, np.nan, np.nan, -INF])
+
+
+@DTYPES
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("function", [margins.mean_of_hinges, margins.mean_of_squared_hinges])
+def test_means_of_hinges(function, label, dtype):
+    """Of the row, the margin and the weight: a class at the margin, and an absent one."""
+    power = 1 if function is margins.mean_of_hinges else 2
+    rows = (0.5, 0.5, 0.5), (0.25, 1.0, 2.0), (2.0, 0.0, -1.0), (1.0, 3.0, -INF), (9.0, -7.0, 8.5)
+    columns = rows, (0.75,) * 5, (2.5, 0.0, 1e-20, 1.0, 3.0)
+    loss = lambda x, *options: function(x, jnp.array(label), *options)  # noqa: E731
+    values, slopes, curves = everything(loss, dtype, *columns)
+    for i, (row, margin, weight) in enumerate(zip(*columns, strict=True)):
+        present = [x > -INF for x in row]
+        lacks = [margin + x - row[label] if j != label else -INF for j, x in enumerate(row)]
+        hinge = [mp.mpf(max(lack, 0)) for lack in lacks]
+        share = mp.mpf(float(dtype(weight))) / sum(present)
+
+        def moved(costs, label=label):  # by the others one each, and by the label against them all
+            return [-mp.fsum(costs) if j == label else cost for j, cost in enumerate(costs)]
+
+        steps = [mp.mpf(lack > 0) for lack in lacks]
+        once = [power * h ** (power - 1) * step for h, step in zip(hinge, steps, strict=True)]
+        twice = [(power - 1) * 2 * step for step in steps]
+        turns = [[0] * 3 for _ in row]
+        for j, turn in enumerate(twice):
+            for a, b, sign in ((j, j, 1), (j, label, -1), (label, j, -1), (label, label, 1)):
+                turns[a][b] += sign * turn * share
+        of_x, of_margin, of_weight = (each[i] for each in slopes)
+        agree(values[i], [share * mp.fsum(h**power for h in hinge)], dtype)
+        agree(of_x, [share * slope for slope in moved(once)], dtype)
+        agree(of_margin, [share * mp.fsum(once)], dtype)
+        agree(of_weight, [mp.fsum(h**power for h in hinge) / sum(present)], dtype)
+        (x_x, x_margin, x_weight), (_, margin_margin, _), _ = jax.tree.map(
+            lambda leaf, i=i: leaf[i], curves
+        )
+        agree(x_x, np.ravel(np.array(turns, object)), dtype)
+        agree(x_margin, [share * slope for slope in moved(twice)], dtype)
+        agree(x_weight, [slope / sum(present) for slope in moved(once)], dtype)
+        agree(margin_margin, [share * mp.fsum(twice)], dtype)
+
+
 # with ties, with shares of exactly 0 at the threshold, and absent classes
 SPARSE = (
     (0.5, 0.5, 0.5),

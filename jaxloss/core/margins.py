@@ -1,4 +1,4 @@
-"""The losses of a score and its sign, and of scores in pairs, with closed-form derivatives.
+"""The losses of a score and its sign, of classes and of pairs, with closed-form derivatives.
 
 As in `kernels`, value and derivative share no product and no constant, which XLA on CPU would
 store: it multiplies by the label in the one, and by what is less the label in the other.
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxloss.core.numerics import closed_form, positive_part, sigmoid, softplus
+from jaxloss.core.over_classes import at, hit, sums
 
 
 def _times(x: Array, slope: Array) -> Array:
@@ -64,6 +65,67 @@ def perceptron(x: Array, y: Array) -> Array:
 def soft_margin(x: Array, y: Array) -> Array:
     """log(1 + exp(-x·y))."""
     return softplus(-(x * y))
+
+
+def _lacks(x: Array, labels: Array, margin: Array) -> Array:
+    """What the label lacks of a lead over each class: -∞ over itself and over an absent one."""
+    out = hit(x, labels) | jnp.isneginf(x)
+    return margin + jnp.where(out, -jnp.inf, x - at(x, labels)[..., None])
+
+
+def _lacking(x: Array, labels: Array, margin: Array) -> Array:
+    return jnp.where(_lacks(x, labels, margin) <= 0, 0, 1).astype(x.dtype)
+
+
+def _mean_over_classes(costs: Array, x: Array) -> Array:
+    """Over those that are there, of costs over the number of all, whose sum overflows later."""
+    total, classes = sums(costs, jnp.where(jnp.isneginf(x), 0, 1).astype(x.dtype))
+    return total * (x.shape[-1] / classes)
+
+
+def _slope_over_classes(slopes: Array, x: Array, labels: Array, weight: Array) -> Array:
+    total, classes = sums(slopes, jnp.where(jnp.isneginf(x), 0, 1).astype(x.dtype))
+    slopes = jnp.where(hit(x, labels), -total[..., None], slopes)
+    return slopes * (weight / classes)[..., None]
+
+
+def _slope_of_hinges(x: Array, labels: Array, margin: Array, weight: Array) -> Array:
+    return _slope_over_classes(_lacking(x, labels, margin), x, labels, weight)
+
+
+def _hinges_in_margin(x: Array, labels: Array, margin: Array, weight: Array) -> Array:
+    shares = _lacking(x, labels, margin) / x.shape[-1]
+    return _mean_over_classes(shares, x) * weight
+
+
+def _hinges_in_weight(x: Array, labels: Array, margin: Array, weight: Array) -> Array:
+    return mean_of_hinges(x, labels, margin, jnp.ones_like(weight))
+
+
+@closed_form(_slope_of_hinges, None, _hinges_in_margin, _hinges_in_weight)
+def mean_of_hinges(x: Array, labels: Array, margin: Array, weight: Array) -> Array:
+    """weight · Σ over the other classes of max(0, margin + x - x[labels]), over how many are."""
+    share = (weight / x.shape[-1])[..., None]
+    return _mean_over_classes(positive_part(_lacks(x, labels, margin)) * share, x)
+
+
+def _slope_of_squared_hinges(x: Array, labels: Array, margin: Array, weight: Array) -> Array:
+    return _slope_over_classes(2 * positive_part(_lacks(x, labels, margin)), x, labels, weight)
+
+
+def _squared_hinges_in_margin(x: Array, labels: Array, margin: Array, weight: Array) -> Array:
+    return 2 * mean_of_hinges(x, labels, margin, weight)
+
+
+def _squared_hinges_in_weight(x: Array, labels: Array, margin: Array, weight: Array) -> Array:
+    return mean_of_squared_hinges(x, labels, margin, jnp.ones_like(weight))
+
+
+@closed_form(_slope_of_squared_hinges, None, _squared_hinges_in_margin, _squared_hinges_in_weight)
+def mean_of_squared_hinges(x: Array, labels: Array, margin: Array, weight: Array) -> Array:
+    """weight · Σ over the other classes of max(0, margin + x - x[labels])², over how many are."""
+    hinges, share = positive_part(_lacks(x, labels, margin)), (weight / x.shape[-1])[..., None]
+    return _mean_over_classes(hinges * (hinges * share), x)
 
 
 def _slope_of_pairs(x: Array, before: Array) -> Array:

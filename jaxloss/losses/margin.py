@@ -335,13 +335,10 @@ def multi_margin_loss(
         raise ValueError(f"p must be 1 or 2, got {p}.")
     scores, labels, loud = inputs.labelled_apart(where, logits=scores, labels=labels, name="scores")
     margin = inputs.option("margin", margin, scores, must_be="a number")
-    c, absent = class_options.per_class(class_weights, scores), jnp.isneginf(scores)
-    lags = scores - (loud * over_classes.at(scores, labels))[..., None]
-    lags = jnp.where(over_classes.hit(scores, labels) | absent, -jnp.inf, lags)
-    hinges = numerics.positive_part(margin + lags)
-    classes = jnp.sum(~absent, axis=-1, dtype=scores.dtype)
-    shares, counts = class_options.weighted_at(loud / classes, labels, c)
-    values = jnp.sum(hinges ** (p - 1) * (hinges * shares[..., None]), axis=-1)
+    c = class_options.per_class(class_weights, scores)
+    mean = margins.mean_of_hinges if p == 1 else margins.mean_of_squared_hinges
+    shares, counts = class_options.weighted_at(loud, labels, c)
+    values = mean(scores, labels, margin, shares)
     return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
 
 
