@@ -58,3 +58,25 @@ def test_a_row_whose_squares_lose_digits_changes_no_other(dtype):
             last = want[-1] * (size if function is vectors.distance else size > 0)
             eps = float(np.finfo(dtype).eps)
             np.testing.assert_allclose(got, [*want[:-1], last], rtol=16 * eps)
+
+
+@DTYPES
+@pytest.mark.parametrize("features", [3, vectors.SHORT, vectors.SHORT + 1, 1000])
+@pytest.mark.parametrize("size", [1, 1e-30, 1e30])
+def test_cosine_and_its_slopes(size, features, dtype):
+    """However long: of any two vectors, and of two whose angle is small."""
+    rng = np.random.default_rng(features)
+    x, away = rng.normal(size=(2, 2, features))
+    y = np.stack([away[0], x[1] + 1e-2 * away[1]])
+    both = [np.asarray(z, dtype) for z in (size * x, y)]
+    slopes_of = jax.vmap(jax.value_and_grad(vectors.cosine, (0, 1)))
+    values, slopes = jax.jit(slopes_of)(*map(jnp.asarray, both))
+    for i, (x, y) in enumerate(zip(*both, strict=True)):
+        rows = [[mp.mpf(float(z)) for z in vector] for vector in (x, y)]
+        norms = [mp.sqrt(mp.fsum(z**2 for z in vector)) for vector in rows]
+        u, w = ([z / n for z in vector] for vector, n in zip(rows, norms, strict=True))
+        value = mp.fsum(a * b for a, b in zip(u, w, strict=True))
+        agree(values[i], [value], dtype, floor=1)
+        for slope, one, other, norm in zip(slopes, (u, w), (w, u), norms, strict=True):
+            want = [(b - value * a) / norm for a, b in zip(one, other, strict=True)]
+            agree(slope[i], want, dtype, floor=max(map(abs, other)) / norm)

@@ -6,11 +6,18 @@ value alone is asked for, only if a plain sum of squares has lost digits.
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.custom_derivatives import SymbolicZero
 
 from jaxloss.core.numerics import absolute, closed_form, ratio, xlogy
+
+#: Features, up to which sums of a row are one loop: XLA on CPU goes through single ones apart.
+SHORT = 64
 
 
 @jax.custom_jvp
@@ -64,31 +71,67 @@ def _norm_of_difference(x: Array, y: Array) -> Array:
 @jax.custom_jvp
 def cosine(x: Array, y: Array) -> Array:
     """Cosine of the angle over the last axis, 0 with derivatives 0 where x or y is 0."""
-    xy, xx, yy = _sums_of_products(x, y)
+    xy, xx, yy = _sums(x * y, x * x, y * y)
     return jax.lax.cond(
         _keep_digits(jnp.minimum(xx, yy), jnp.maximum(xx, yy)),
         lambda: xy / (jnp.sqrt(xx) * jnp.sqrt(yy)),
-        lambda: _product_of_directions(x, y),
+        lambda: _cosine_and_slopes(x, y)[0],
     )
 
 
-@cosine.defjvp
-def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    return jax.jvp(_product_of_directions, primals, tangents)
+def _rule_of_cosine(primals: tuple[Array, Array], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
+    value, *slopes = _cosine_and_slopes(*primals)
+    moving = [not isinstance(t, SymbolicZero) for t in tangents]
+    each = (slope * t for slope, t, moves in zip(slopes, tangents, moving, strict=True) if moves)
+    return value, functools.reduce(jnp.add, (jnp.sum(term, axis=-1) for term in each))
 
 
-def _sums_of_products(x: Array, y: Array) -> tuple[Array, ...]:
-    """Σxy, Σx² and Σy² in one loop, where XLA on CPU goes three times through single sums."""
-    none = (jnp.zeros((), x.dtype),) * 3
-    return tuple(jax.lax.reduce((x * y, x * x, y * y), none, _added, (x.ndim - 1,)))
+cosine.defjvp(_rule_of_cosine, symbolic_zeros=True)
+
+
+def _cosine_and_slopes(x: Array, y: Array) -> tuple[Array, Array, Array]:
+    """A slope is one vector without its part along the other, which is taken off twice.
+
+    Once leaves its own rounding, of which there is much where the directions are close. Rows are
+    multiplied by numbers, as XLA on CPU stores what it divides; the factor, which may overflow, is
+    the last of them.
+    """
+    (factor_of_x, x), (factor_of_y, y) = _near_1(x), _near_1(y)
+    xy, xx, yy = (total[..., None] for total in _sums(x * y, x * x, y * y))
+    safe_xx, safe_yy = (jnp.where(square == 0, 1, square) for square in (xx, yy))
+    lengths = jnp.sqrt(safe_xx) * jnp.sqrt(safe_yy)
+    across_x, across_y = y - (xy / safe_xx) * x, x - (xy / safe_yy) * y
+    along_x, along_y = (total[..., None] for total in _sums(x * across_x, y * across_y))
+    in_x, in_y = across_x - (along_x / safe_xx) * x, across_y - (along_y / safe_yy) * y
+    in_x = in_x * jnp.where(xx == 0, 0, 1 / lengths) * factor_of_x
+    in_y = in_y * jnp.where(yy == 0, 0, 1 / lengths) * factor_of_y
+    return (xy / lengths)[..., 0], in_x, in_y
+
+
+def _near_1(x: Array) -> tuple[Array, Array]:
+    """About one over the largest entry, and x times that, whose squares are within the dtype."""
+    limits, largest = jnp.finfo(x.dtype), _largest(x)
+    factor = 1 / jnp.clip(largest, 8 * limits.tiny, limits.max / 8)
+    factor = jnp.where(jnp.isinf(largest), 0, factor)
+    return factor, jnp.where(jnp.isinf(x), jnp.sign(x), x * factor)
+
+
+@jax.custom_jvp
+def _sums(*arrays: Array) -> tuple[Array, ...]:
+    """Over the last axis; if that is short in one loop, which loses digits of many terms."""
+    if arrays[0].shape[-1] > SHORT:
+        return tuple(jnp.sum(array, axis=-1) for array in arrays)
+    none = tuple(jnp.zeros((), array.dtype) for array in arrays)
+    return tuple(jax.lax.reduce(arrays, none, _added, (arrays[0].ndim - 1,)))
+
+
+@_sums.defjvp
+def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Any, Any]:
+    return _sums(*primals), tuple(jnp.sum(t, axis=-1) for t in tangents)
 
 
 def _added(some: tuple[Array, ...], more: tuple[Array, ...]) -> tuple[Array, ...]:
     return tuple(x + y for x, y in zip(some, more, strict=True))
-
-
-def _product_of_directions(x: Array, y: Array) -> Array:
-    return jnp.sum(normalized(x) * normalized(y), axis=-1)
 
 
 def _keep_digits(least: Array, most: Array) -> Array:
@@ -134,7 +177,17 @@ def p_norm(x: Array, p: Array) -> Array:
 
 def _scaled(x: Array) -> tuple[Array, Array]:
     """The largest entry of the last axis, 1 where all are 0, and the entries as shares of it."""
-    top, bottom = (f(x, axis=-1, keepdims=True, initial=0) for f in (jnp.max, jnp.min))
-    largest = jax.lax.stop_gradient(jnp.maximum(top, -bottom))  # XLA on CPU would store |x|
+    largest = _largest(x)
     scale = jnp.where(largest == 0, 1, largest)
     return scale, jnp.where(jnp.isinf(x), jnp.sign(x), x / scale)
+
+
+def _largest(x: Array) -> Array:
+    """max |x|, in one loop and without an array of |x|."""
+    x, none = jax.lax.stop_gradient(x), jnp.zeros((), x.dtype)
+    top, bottom = jax.lax.reduce((x, x), (none, none), _wider, (x.ndim - 1,))
+    return jnp.maximum(top, -bottom)[..., None]
+
+
+def _wider(some: tuple[Array, ...], more: tuple[Array, ...]) -> tuple[Array, ...]:
+    return jnp.maximum(some[0], more[0]), jnp.minimum(some[1], more[1])
