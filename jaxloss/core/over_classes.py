@@ -36,23 +36,36 @@ def softmax(logits: Array) -> Array:
 @softmax.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (logits,), (t,) = primals, tangents
-    p, top = softmax(logits), hit(logits, largest(logits))
+    p = softmax(logits)
+    return p, _change_of_softmax(p, logits, t)
+
+
+def _change_of_softmax(p: Array, logits: Array, t: Array) -> Array:
+    top = hit(logits, largest(logits))
     away = _from(top, t)
     change = jnp.where(top, 0, p * (away - jnp.sum(p * away, axis=-1, keepdims=True)))
-    return p, jnp.where(top, -jnp.sum(change, axis=-1, keepdims=True), change)
+    return jnp.where(top, -jnp.sum(change, axis=-1, keepdims=True), change)
 
 
 @jax.custom_jvp
-def complement_of_softmax(logits: Array) -> Array:
-    """1 - softmax(logits), exact where one class takes nearly everything."""
+def softmax_and_complement(logits: Array) -> tuple[Array, Array]:
+    """p and 1 - p, both exact where one class takes nearly everything."""
     top, shares = largest(logits), _shares(logits)
     rest = _rest(shares, top)[..., None]
-    return jnp.where(hit(logits, top), rest, 1 + rest - shares) / (1 + rest)
+    return softmax(logits), jnp.where(hit(logits, top), rest, 1 + rest - shares) / (1 + rest)
 
 
-@complement_of_softmax.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    return complement_of_softmax(*primals), -jax.jvp(softmax, primals, tangents)[1]
+@softmax_and_complement.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
+    (logits,), (t,) = primals, tangents
+    p, complement = softmax_and_complement(logits)
+    change = _change_of_softmax(p, logits, t)
+    return (p, complement), (change, -change)
+
+
+def complement_of_softmax(logits: Array) -> Array:
+    """1 - softmax(logits), exact where one class takes nearly everything."""
+    return softmax_and_complement(logits)[1]
 
 
 @jax.custom_jvp

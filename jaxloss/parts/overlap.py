@@ -19,7 +19,7 @@ def shares(logits: Float[Array, "*units classes"]) -> tuple[Array, Array]:
     """
     if logits.shape[-1] == 1:
         return numerics.sigmoid(logits), numerics.sigmoid(-logits)
-    return over_classes.softmax(logits), over_classes.complement_of_softmax(logits)
+    return over_classes.softmax_and_complement(logits)
 
 
 def overlaps(
