@@ -47,6 +47,7 @@ TINY_CLIP = Pairs("CLIP, batch of 512", 512, 64)
 # of structured losses: how many units, and the shape of a unit, by loss
 SPEECH = {"batch": 16, "frames": 200, "classes": 64, "letters": 40}
 IMAGES = {"batch": 4, "pixels": (256, 256)}
+PARTS_OF_IMAGES = 21  # Pascal VOC
 LISTS = {"queries": 1024, "items": 100}
 FACES = {"batch": 512, "features": 256, "people": 10_000}
 BOXES = 2**18

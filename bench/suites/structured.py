@@ -28,6 +28,14 @@ def masks(rng: np.random.Generator, few: int) -> Arrays:
     return rng.standard_normal(shape, np.float32), (rng.random(shape) > 0.5) * 1.0
 
 
+def segments(rng: np.random.Generator, few: int) -> Arrays:
+    """Of labels that are distributions over the classes of every pixel."""
+    pixels = masks(rng, few)[0].shape
+    classes = rng.integers(0, shapes.PARTS_OF_IMAGES, pixels)
+    logits = rng.standard_normal((*pixels, shapes.PARTS_OF_IMAGES), np.float32)
+    return logits, np.eye(shapes.PARTS_OF_IMAGES, dtype=np.float32)[classes]
+
+
 def lists(rng: np.random.Generator, few: int) -> Arrays:
     shape = (shapes.LISTS["queries"] // few, shapes.LISTS["items"])
     return rng.standard_normal(shape, np.float32), rng.integers(0, 4, shape) * 1.0
@@ -64,6 +72,7 @@ def boxes(rng: np.random.Generator, few: int) -> Arrays:
 
 LOSSES: dict[str, Callable[[np.random.Generator, int], Arrays]] = {
     "ctc_loss": speech,
+    "dice_loss": segments,
     "binary_dice_loss": masks,
     "ranking_softmax_loss": lists,
     "pairwise_logistic_loss": lists,

@@ -44,9 +44,10 @@ def overlaps(
         >>> print(*jaxloss.parts.overlap.overlaps(p, 1 - p, labels))
         0.75 0.25 0.25
     """
-    products = (shares * labels, shares * (1 - labels), others * labels)
+    # XLA on CPU would store a 1 for every share, as softmax has one too
+    products = (shares * labels, shares * (labels - 1), others * labels)
     hit, false, missed = (jnp.sum(product, axis=axis) for product in products)
-    return hit, false, missed
+    return hit, -false, missed
 
 
 def overlap_loss(
