@@ -327,6 +327,39 @@ def test_means_of_hinges(function, label, dtype):
         agree(margin_margin, [share * mp.fsum(twice)], dtype)
 
 
+@DTYPES
+def test_hinges_of_pairs(dtype):
+    """Of labels that are shares too, a pair at the margin, and an absent class."""
+    rows = (0.5, 0.5, 0.5), (0.25, 1.25, 2.0), (2.0, 0.0, -1.0), (1.0, 3.0, -INF), (9.0, -7.0, 8.5)
+    labels = (1.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 0.25, 1.0), (1.0, 0.5, 0.0), (0.0, 0.0, 1.0)
+    values, (of_x, of_labels), ((_, x_labels), _) = everything(
+        margins.hinges_of_pairs, dtype, rows, labels
+    )
+    pairs = list(itertools.permutations(range(3), 2))
+    for i, (row, shares) in enumerate(zip(rows, labels, strict=True)):
+        x, y, classes = (
+            list(map(mp.mpf, row)),
+            list(map(mp.mpf, shares)),
+            sum(z > -INF for z in row),
+        )
+        lacks = {(a, b): 1 + x[b] - x[a] if x[b] > -INF else -mp.inf for a, b in pairs}
+        value, slope, in_labels, mixed = mp.mpf(0), [0] * 3, [0] * 3, np.zeros((3, 3), object)
+        for (a, b), lack in lacks.items():
+            hinge, step = max(lack, 0), int(lack > 0)
+            pair = y[a] * (1 - y[b]) / classes
+            value += pair * hinge if pair else 0
+            slope[a], slope[b] = slope[a] - pair * step, slope[b] + pair * step
+            in_labels[a] += (1 - y[b]) * hinge / classes if y[b] != 1 else 0
+            in_labels[b] -= y[a] * hinge / classes if y[a] else 0
+            for end, sign in ((a, -step), (b, step)):
+                mixed[end, a] += sign * (1 - y[b]) / classes
+                mixed[end, b] -= sign * y[a] / classes
+        agree(values[i], [value], dtype)
+        agree(of_x[i], slope, dtype)
+        agree(of_labels[i], in_labels, dtype, floor=1)
+        agree(x_labels[i], mixed, dtype)
+
+
 # with ties, with shares of exactly 0 at the threshold, and absent classes
 SPARSE = (
     (0.5, 0.5, 0.5),

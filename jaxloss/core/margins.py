@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from jaxloss.core.numerics import closed_form, positive_part, sigmoid, softplus
+from jaxloss.core.numerics import closed_form, positive_part, sigmoid, softplus, xtimes
 from jaxloss.core.over_classes import at, hit, sums
 
 
@@ -126,6 +126,43 @@ def mean_of_squared_hinges(x: Array, labels: Array, margin: Array, weight: Array
     """weight · Σ over the other classes of max(0, margin + x - x[labels])², over how many are."""
     hinges, share = positive_part(_lacks(x, labels, margin)), (weight / x.shape[-1])[..., None]
     return _mean_over_classes(hinges * (hinges * share), x)
+
+
+def _lacks_of_pairs(x: Array) -> Array:
+    """What class i lacks of a lead over class j: -∞ over itself and over an absent one."""
+    ahead = x[..., None, :] - x[..., None]
+    out = jnp.broadcast_to(jnp.eye(x.shape[-1], dtype=bool), ahead.shape)
+    return 1 + jnp.where(out | jnp.isneginf(x)[..., None, :], -jnp.inf, ahead)
+
+
+def _of_pairs(costs: Array, x: Array, labels: Array) -> tuple[Array, Array]:
+    """Sums for each class, over those that it is to lead and over those that are to lead it."""
+    led, leads = 1 - labels[..., None, :], labels[..., None, :]
+    return sums(xtimes(led, costs), xtimes(leads, jnp.swapaxes(costs, -1, -2)))
+
+
+def _classes(x: Array) -> Array:
+    return sums(jnp.where(jnp.isneginf(x), 0, 1).astype(x.dtype), jnp.zeros_like(x))[0]
+
+
+def _slope_of_hinges_of_pairs(x: Array, labels: Array) -> Array:
+    lacking = jnp.where(_lacks_of_pairs(x) <= 0, 0, 1).astype(x.dtype)
+    behind, ahead = _of_pairs(lacking, x, labels)
+    return ((1 - labels) * ahead - labels * behind) / _classes(x)[..., None]
+
+
+def _hinges_of_pairs_in_labels(x: Array, labels: Array) -> Array:
+    behind, ahead = _of_pairs(positive_part(_lacks_of_pairs(x)), x, labels)
+    return (behind - ahead) / _classes(x)[..., None]
+
+
+@closed_form(_slope_of_hinges_of_pairs, _hinges_of_pairs_in_labels)
+def hinges_of_pairs(x: Array, labels: Array) -> Array:
+    """Σ labels[i]·(1 - labels[j])·max(0, 1 + x[j] - x[i]) over the number of classes."""
+    pairs = labels[..., None] * (1 - labels[..., None, :])
+    costs = xtimes(pairs, positive_part(_lacks_of_pairs(x)))
+    costs = costs.reshape(*x.shape[:-1], x.shape[-1] ** 2)
+    return sums(costs, jnp.zeros_like(costs))[0] / _classes(x)
 
 
 def _slope_of_pairs(x: Array, before: Array) -> Array:

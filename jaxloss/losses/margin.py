@@ -355,7 +355,7 @@ def multilabel_margin_loss(
         ℓ = Σᵢ labelsᵢ · Σⱼ (1 - labelsⱼ) · max(0, 1 + scoresⱼ - scoresᵢ) / classes
 
     A score of -inf is an absent class, which `classes` does not count. It looks at every pair
-    of classes, and so needs memory for their square.
+    of classes, and so takes time for their square.
 
     Args:
         scores: `[*units, classes]`, floating.
@@ -384,13 +384,7 @@ def multilabel_margin_loss(
     """
     scores, labels = inputs.paired(where, features=1, scores=scores, labels=labels)
     inputs.require_bits(labels)
-    absent = jnp.isneginf(scores)
-    lags = scores[..., None, :] - scores[..., None]
-    itself = jnp.broadcast_to(jnp.eye(scores.shape[-1], dtype=bool), lags.shape)
-    lags = jnp.where(itself | absent[..., None, :], -jnp.inf, lags)
-    pairs = labels[..., None] * (1 - labels[..., None, :])
-    hinges = jnp.sum(numerics.xtimes(pairs, numerics.positive_part(1 + lags)), axis=(-2, -1))
-    values = hinges / jnp.sum(~absent, axis=-1, dtype=scores.dtype)
+    values = margins.hinges_of_pairs(scores, labels)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
