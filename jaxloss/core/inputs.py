@@ -337,7 +337,7 @@ def warn_of_probabilities(logits: Array, where: ArrayLike | None) -> None:
     if observing.value is not None:
         masked = jnp.zeros((), bool) if where is None else ~jnp.asarray(where)
         kept = ~spread("where", masked, logits.shape[:-1])
-        sums_to_one = jnp.abs(jnp.sum(logits, axis=-1) - 1) < 1e-3
+        sums_to_one = jnp.abs(jnp.sum(logits, axis=-1, dtype=_wide(logits)) - 1) < 1e-3
         row = jnp.all((logits >= 0) & (logits <= 1), axis=-1) & sums_to_one
         suspicious = jnp.all(row | ~kept) & jnp.any(kept)
         why = (

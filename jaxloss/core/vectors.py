@@ -6,7 +6,6 @@ value alone is asked for, only if a plain sum of squares has lost digits.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -81,9 +80,11 @@ def cosine(x: Array, y: Array) -> Array:
 
 def _rule_of_cosine(primals: tuple[Array, Array], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
     value, *slopes = _cosine_and_slopes(*primals)
-    moving = [not isinstance(t, SymbolicZero) for t in tangents]
-    each = (slope * t for slope, t, moves in zip(slopes, tangents, moving, strict=True) if moves)
-    return value, functools.reduce(jnp.add, (jnp.sum(term, axis=-1) for term in each))
+    change = jnp.zeros_like(value)
+    for slope, tangent in zip(slopes, tangents, strict=True):
+        if not isinstance(tangent, SymbolicZero):
+            change = change + jnp.sum(slope * tangent, axis=-1)
+    return value, change
 
 
 cosine.defjvp(_rule_of_cosine, symbolic_zeros=True)
