@@ -108,9 +108,10 @@ def masked_row_is_a_negative(name, array, units):
     return jnp.ones(units, bool) if name == "where" else inputs.spread(name, array, units)
 
 
-@defect(vectors, "normalized", "test_corners", "cosine_distance")
+@defect(vectors, "_near_1", "test_corners", "cosine_distance")
 def norm_without_a_zero(x):
-    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+    factor = 1 / jnp.linalg.norm(x, axis=-1, keepdims=True)
+    return factor, x * factor
 
 
 @jax.custom_vjp

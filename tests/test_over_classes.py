@@ -91,6 +91,15 @@ def test_softmax_and_its_complement(dtype):
 
 
 @DTYPES
+def test_softmax_and_complement_are_the_two(dtype):
+    for row in LOGITS:
+        x, t = jnp.array(row, dtype), jnp.arange(len(row), dtype=dtype)
+        both = jax.jvp(over_classes.softmax_and_complement, (x,), (t,))
+        apart = [jax.jvp(f, (x,), (t,)) for f in FUNCTIONS[:2]]
+        np.testing.assert_array_equal(np.array(both), np.swapaxes(np.array(apart), 0, 1))
+
+
+@DTYPES
 def test_log_softmax(dtype):
     for row, p, q, (value, (slope,), ((curve,),)) in classes_of(over_classes.log_softmax, dtype):
         n = range(len(row))

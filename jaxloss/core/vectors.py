@@ -104,9 +104,8 @@ def _cosine_and_slopes(x: Array, y: Array) -> tuple[Array, Array, Array]:
     across_x, across_y = y - (xy / safe_xx) * x, x - (xy / safe_yy) * y
     along_x, along_y = (total[..., None] for total in _sums(x * across_x, y * across_y))
     in_x, in_y = across_x - (along_x / safe_xx) * x, across_y - (along_y / safe_yy) * y
-    in_x = in_x * jnp.where(xx == 0, 0, 1 / lengths) * factor_of_x
-    in_y = in_y * jnp.where(yy == 0, 0, 1 / lengths) * factor_of_y
-    return (xy / lengths)[..., 0], in_x, in_y
+    inverse = jnp.where((xx == 0) | (yy == 0), 0, 1 / lengths)
+    return (xy / lengths)[..., 0], in_x * inverse * factor_of_x, in_y * inverse * factor_of_y
 
 
 def _near_1(x: Array) -> tuple[Array, Array]:
