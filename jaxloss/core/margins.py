@@ -161,8 +161,7 @@ def hinges_of_pairs(x: Array, labels: Array) -> Array:
     """Σ labels[i]·(1 - labels[j])·max(0, 1 + x[j] - x[i]) over the number of classes."""
     pairs = labels[..., None] * (1 - labels[..., None, :])
     costs = xtimes(pairs, positive_part(_lacks_of_pairs(x)))
-    costs = costs.reshape(*x.shape[:-1], x.shape[-1] ** 2)
-    return sums(costs, jnp.zeros_like(costs))[0] / _classes(x)
+    return jnp.sum(sums(costs, jnp.zeros_like(costs))[0], axis=-1) / _classes(x)
 
 
 def _slope_of_pairs(x: Array, before: Array) -> Array:
