@@ -13,10 +13,6 @@ REASONS: dict[str, str] = {
     r"pointwise: \w+, \w+ bfloat16, \w+: torch": (
         "every step of torch is rounded to bfloat16; ours widens once, and rounds once at the end"
     ),
-    r"pointwise: cosine_\w+, .*forward": (
-        "whether a square overflowed or vanished is asked first, of three sums for each vector, "
-        "which are stored (HLO): of 3 features as much as one of the arrays"
-    ),
     r"pointwise: cosine_similarity, 1M .*torch": (
         "vectors are made nearly 1 long first, so that no square overflows, and each slope is "
         "freed of its own rounding: two passes more over each vector (HLO)"
@@ -43,10 +39,6 @@ REASONS: dict[str, str] = {
     r"pointwise: multiclass_perceptron_loss.*forward": (
         "the best of the other classes is told by its index (in the HLO, iota_reduce_fusion), so "
         "that its slope needs no comparison; theirs is a maximum"
-    ),
-    r"pointwise: multi_margin_loss": (
-        "absent classes and the label are told apart by selects, which XLA stores; torch's kernel "
-        "is one loop for each row"
     ),
     r"pointwise: poisson_nll_loss, 1M": (
         "in the cache torch's loop is quicker; at 64M, where memory binds, ours is faster"

@@ -304,7 +304,10 @@ def test_means_of_hinges(function, label, dtype):
     power = 1 if function is margins.mean_of_hinges else 2
     rows = (0.5, 0.5, 0.5), (0.25, 1.0, 2.0), (2.0, 0.0, -1.0), (1.0, 3.0, -INF), (9.0, -7.0, 8.5)
     columns = rows, (0.75,) * 5, (2.5, 0.0, 1e-20, 1.0, 3.0)
-    loss = lambda x, *options: function(x, jnp.array(label), *options)  # noqa: E731
+
+    def loss(x, *options):
+        return function(x, jnp.array(label), *options)
+
     values, slopes, curves = everything(loss, dtype, *columns)
     for i, (row, margin, weight) in enumerate(zip(*columns, strict=True)):
         present = [x > -INF for x in row]

@@ -104,7 +104,7 @@ def _hinges_in_weight(x: Array, labels: Array, margin: Array, weight: Array) -> 
 
 @closed_form(_slope_of_hinges, None, _hinges_in_margin, _hinges_in_weight)
 def mean_of_hinges(x: Array, labels: Array, margin: Array, weight: Array) -> Array:
-    """weight · Σ over the other classes of max(0, margin + x - x[labels]), over how many are."""
+    """weight · Σ over the other classes of max(0, margin + x - x[labels]) / classes."""
     share = (weight / x.shape[-1])[..., None]
     return _mean_over_classes(positive_part(_lacks(x, labels, margin)) * share, x)
 
@@ -123,7 +123,7 @@ def _squared_hinges_in_weight(x: Array, labels: Array, margin: Array, weight: Ar
 
 @closed_form(_slope_of_squared_hinges, None, _squared_hinges_in_margin, _squared_hinges_in_weight)
 def mean_of_squared_hinges(x: Array, labels: Array, margin: Array, weight: Array) -> Array:
-    """weight · Σ over the other classes of max(0, margin + x - x[labels])², over how many are."""
+    """weight · Σ over the other classes of max(0, margin + x - x[labels])² / classes."""
     hinges, share = positive_part(_lacks(x, labels, margin)), (weight / x.shape[-1])[..., None]
     return _mean_over_classes(hinges * (hinges * share), x)
 
@@ -158,7 +158,7 @@ def _hinges_of_pairs_in_labels(x: Array, labels: Array) -> Array:
 
 @closed_form(_slope_of_hinges_of_pairs, _hinges_of_pairs_in_labels)
 def hinges_of_pairs(x: Array, labels: Array) -> Array:
-    """Σ labels[i]·(1 - labels[j])·max(0, 1 + x[j] - x[i]) over the number of classes."""
+    """Σ labels[i]·(1 - labels[j])·max(0, 1 + x[j] - x[i]) / classes, over i and j ≠ i."""
     pairs = labels[..., None] * (1 - labels[..., None, :])
     costs = xtimes(pairs, positive_part(_lacks_of_pairs(x)))
     return jnp.sum(sums(costs, jnp.zeros_like(costs))[0], axis=-1) / _classes(x)

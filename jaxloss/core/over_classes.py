@@ -249,12 +249,12 @@ def sums(x: Array, y: Array) -> tuple[Array, Array]:
     """
     none = jnp.zeros((), x.dtype)
     three = (x, jnp.zeros_like(x), y)
-    x, lost, y = jax.lax.reduce(three, (none, none, none), _added, (x.ndim - 1,))
+    x, lost, y = jax.lax.reduce(three, (none, none, none), _two_sums, (x.ndim - 1,))
     return jnp.where(jnp.isfinite(x), x + lost, x), y
 
 
-def _added(some: tuple[Array, ...], more: tuple[Array, ...]) -> tuple[Array, ...]:
-    """Knuth's sum of two, which knows what it lost."""
+def _two_sums(some: tuple[Array, ...], more: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Knuth's TwoSum of the first, which knows what it lost, and a plain sum of the last."""
     total = some[0] + more[0]
     part = total - some[0]
     lost = (some[0] - (total - part)) + (more[0] - part)
