@@ -82,6 +82,26 @@ def test_a_class_with_a_bias_of_minus_infinity_is_absent(rng):
         assert not np.asarray(grad[..., 4]).any()
 
 
+@pytest.mark.parametrize("bias", [[-np.inf, 0, 0], [0, -np.inf, -np.inf], [0, 0, -np.inf]])
+@pytest.mark.parametrize("schedule", ["tokens", "classes", "tiles"])
+def test_the_entropy_where_the_label_or_all_others_are_absent(schedule, bias):
+    hidden, head, labels = jnp.ones((1, 1)), jnp.array([[0.0, 0.3, 1.0]]), jnp.array([0])
+
+    def entropy(head, schedule):
+        f = functools.partial(jaxloss.linear_token_log_probs, entropy=True, schedule=schedule)
+        return jnp.sum(f(hidden, head, labels, bias=jnp.array(bias))[1])
+
+    got, want = (jax.value_and_grad(entropy)(head, each) for each in (schedule, "plain"))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), got, want)
+
+
+@pytest.mark.parametrize("schedule", ["plain", "tokens", "classes", "tiles"])
+def test_no_features_are_equal_scores(schedule):
+    hidden, head, labels = jnp.zeros((2, 0)), jnp.zeros((0, 4)), jnp.array([0, 1])
+    loss = jaxloss.linear_softmax_cross_entropy(hidden, head, labels, schedule=schedule)
+    np.testing.assert_allclose(loss, np.log(4), rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["temperature", "logit_softcap"])
 def test_an_option_of_zero_is_refused_and_not_taken_for_none(name, rng):
     options: dict[str, Any] = {name: 0}

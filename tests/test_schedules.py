@@ -428,12 +428,38 @@ def test_a_plan_is_the_fastest_that_fits():
     [
         ({"schedule": "rows"}, r"schedule must be None, a Plan or one of .*'tokens'.*'rows'"),
         ({"memory_budget": 0}, "memory_budget must be a positive number of bytes, got 0"),
+        ({"memory_budget": np.nan}, "memory_budget must be a positive number of bytes, got nan"),
+        ({"backend": "cuda"}, "backend must be None, 'cpu', 'gpu' or 'tpu', got 'cuda'"),
+        ({"schedule": Plan("tiles", 2, 2), "implementation": "pallas_tpu"}, "two answers"),
         ({"implementation": "cuda"}, r"implementation must be None or one of .*xla.*'cuda'"),
     ],
 )
 def test_a_plan_says_what_it_does_not_know(option, says):
     with pytest.raises(ValueError, match=says):
         plan(*shapes(8, 3, 5), **option)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "says"),
+    [
+        (("rows", 2, 2), "schedule must be one of .*'tokens'.*'rows'"),
+        (("tiles", 2, 2, "cuda"), "implementation must be one of .*xla.*'cuda'"),
+        (("tokens", 0, 2), "1 or more rows and classes, got 0 and 2"),
+        (("tiles", 2, -1), "1 or more rows and classes, got 2 and -1"),
+    ],
+)
+def test_a_plan_that_cannot_be(pieces, says):
+    with pytest.raises(ValueError, match=says):
+        Plan(*pieces)
+
+
+@pytest.mark.parametrize("schedule", ["tokens", "classes", "tiles"])
+def test_the_plan_of_halves_counts_their_sums(schedule):
+    hidden, head = shapes(512, 256, 16000, jnp.bfloat16)
+    labels = jax.ShapeDtypeStruct((512,), jnp.int32)
+    loss = functools.partial(jaxloss.linear_softmax_cross_entropy, schedule=schedule)
+    takes = temporaries(jax.value_and_grad(loss, (0, 1)), hidden, head, labels)
+    assert takes <= 1.2 * plan(hidden, head, schedule=schedule, backend="cpu").bytes
 
 
 def test_a_divergence_sees_all_classes():

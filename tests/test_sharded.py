@@ -94,6 +94,24 @@ def test_it_is_the_loss_of_one_device(name, shape, kind):
     close(got, single(name))
 
 
+@pytest.mark.parametrize("split", [(P("data"), P("data")), (P("data"), P()), (P(), P("data"))])
+@pytest.mark.parametrize("schedule", ["plain", "tokens", "classes", "tiles"])
+def test_every_schedule_of_rows_that_devices_share(schedule, split, rng):
+    """The rows of hidden states and labels may be split unlike; those of hidden decide."""
+    hidden, head = (rng.normal(size=s).astype(np.float32) for s in ((16, 4), (4, 8)))
+    labels, mesh = rng.integers(8, size=16), mesh_of((8, 1), AxisType.Explicit)
+    f = functools.partial(jaxloss.linear_softmax_cross_entropy, schedule=schedule)
+    want = jax.jit(jax.value_and_grad(f, (0, 1)))(hidden, head, labels)
+    with jax.set_mesh(mesh):
+        h, y = (
+            jax.device_put(a, NamedSharding(mesh, s))
+            for a, s in zip((hidden, labels), split, strict=True)
+        )
+        close(jax.jit(jax.value_and_grad(f, (0, 1)))(h, head, y), want)
+        weights = functools.partial(f, class_weights=2.0, reduction="sum")
+        close(jax.jit(weights)(h, head, y), 32 * want[0])
+
+
 def test_on_an_explicit_mesh_optax_raises_where_it_works():
     """A gather of labels out of classes that are spread has no sharding that JAX could tell."""
     mesh = mesh_of((2, 4), AxisType.Explicit)

@@ -104,9 +104,9 @@ def counts_of(labels: Array, options: Options, dtype: Any) -> Array:
     """What each label adds to the denominator; its gradient compares a few labels at a time."""
     weights = options.get("class_weights")
     if weights is None:
-        return jnp.ones(labels.shape, dtype)
+        return jnp.ones_like(labels, dtype)
     if not weights.ndim:
-        return jnp.broadcast_to(weights, labels.shape)
+        return weights * jnp.ones_like(labels, weights.dtype)
     flat = labels.reshape(-1)
     few = Plan("tokens", max(1, min(64, len(flat) // 8)), len(weights))
     every = flat == flat
@@ -227,8 +227,8 @@ def log_probs(
     values = -numerics.softplus(-odds).reshape(labels.shape)
     if found.entropy is None:
         return values, None
-    of_label = numerics.softplus(-odds) * numerics.sigmoid(odds)
-    others = numerics.sigmoid(-odds) * (numerics.softplus(odds) + found.entropy)
+    of_label = numerics.xtimes(numerics.sigmoid(odds), numerics.softplus(-odds))
+    others = numerics.xtimes(numerics.sigmoid(-odds), numerics.softplus(odds) + found.entropy)
     return values, (of_label + others).reshape(labels.shape)
 
 

@@ -22,19 +22,19 @@ def over_rows(f: Callable[[Any, Any], Tree], rows: Any, shared: Any) -> Tree:
     """
     first, *_ = jax.tree.leaves(rows)
     sharding = jax.typeof(first).sharding
-    shared = jax.tree.map(functools.partial(_placed, PartitionSpec()), shared)
+    whole = functools.partial(jax.tree.map, _whole)
     axes = sharding.spec[0] if len(sharding.spec) else None
     if axes is None:
-        return f(rows, shared)
-    spec = PartitionSpec(axes)
-    rows = jax.tree.map(functools.partial(_placed, spec), rows)
+        return f(whole(rows), whole(shared))
+    spec, shared = PartitionSpec(axes), whole(shared)
+    rows = jax.tree.map(lambda array: jax.sharding.reshard(array, spec), rows)
     each = jax.shard_map(f, mesh=sharding.mesh, in_specs=(spec, PartitionSpec()), out_specs=spec)
     return each(rows, shared)
 
 
-def _placed(spec: PartitionSpec, array: Array) -> Array:
+def _whole(array: Array) -> Array:
     split = any(axis is not None for axis in jax.typeof(array).sharding.spec)
-    return jax.sharding.reshard(array, spec) if split else array
+    return jax.sharding.reshard(array, PartitionSpec()) if split else array
 
 
 def together(operands: Tree) -> Tree:

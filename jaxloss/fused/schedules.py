@@ -39,6 +39,18 @@ class Plan:
     bytes: int = 0
     reason: str = "asked for"
 
+    def __post_init__(self) -> None:
+        if self.schedule not in get_args(Name):
+            raise ValueError(f"schedule must be one of {get_args(Name)}, got {self.schedule!r}.")
+        if self.implementation not in KERNELS:
+            raise ValueError(
+                f"implementation must be one of {[*KERNELS]}, got {self.implementation!r}."
+            )
+        if self.rows < 1 or self.classes < 1:
+            raise ValueError(
+                f"a Plan takes 1 or more rows and classes, got {self.rows} and {self.classes}."
+            )
+
     def __str__(self) -> str:
         size = f"{self.rows} tokens x {self.classes} classes at a time"
         return (
@@ -92,19 +104,10 @@ def plan(
         >>> print(jaxloss.fused.plan(hidden, head, backend="cpu", memory_budget=2**26))
         tokens (xla): 192 tokens x 32000 classes at a time, 59.4 MiB; fits the budget; ...
     """
-    if implementation is not None and implementation not in KERNELS:
-        raise ValueError(
-            f"implementation must be None or one of {[*KERNELS]}, got {implementation!r}."
-        )
-    if memory_budget is not None and memory_budget <= 0:
-        raise ValueError(f"memory_budget must be a positive number of bytes, got {memory_budget}.")
-    if not isinstance(schedule, Plan | None) and schedule not in get_args(Name):
-        raise ValueError(
-            f"schedule must be None, a Plan or one of {get_args(Name)}, got {schedule!r}."
-        )
+    _require_known(schedule, memory_budget, implementation, backend)
     backend = backend or jax.default_backend()
     costs = _Costs.of(hidden, head, backend, "xla")
-    if not costs.tokens:
+    if 0 in (*hidden.shape, *head.shape):
         return costs.within("plain", None, "nothing to do")
     if isinstance(schedule, Plan):
         return schedule
@@ -115,6 +118,31 @@ def plan(
     made = costs.choose(memory_budget, implementation, per_token, by_rows)
     passed_over = kernels.passed_over(hidden, head, backend)
     return dataclasses.replace(made, reason=f"{made.reason}; {passed_over}")
+
+
+def _require_known(
+    schedule: str | Plan | None,
+    memory_budget: int | None,
+    implementation: str | None,
+    backend: str | None,
+) -> None:
+    if implementation is not None and implementation not in KERNELS:
+        raise ValueError(
+            f"implementation must be None or one of {[*KERNELS]}, got {implementation!r}."
+        )
+    if memory_budget is not None and not memory_budget > 0:
+        raise ValueError(f"memory_budget must be a positive number of bytes, got {memory_budget}.")
+    if not isinstance(schedule, Plan | None) and schedule not in get_args(Name):
+        raise ValueError(
+            f"schedule must be None, a Plan or one of {get_args(Name)}, got {schedule!r}."
+        )
+    if backend not in (None, "cpu", "gpu", "tpu"):
+        raise ValueError(f"backend must be None, 'cpu', 'gpu' or 'tpu', got {backend!r}.")
+    if isinstance(schedule, Plan) and implementation not in (None, schedule.implementation):
+        raise ValueError(
+            f"implementation={implementation!r} and a Plan of {schedule.implementation!r} are "
+            "two answers: give one."
+        )
 
 
 def _by_kernel(
@@ -201,15 +229,20 @@ class _Costs:
         return size if self.backend == "cpu" else min(self.classes, -(-size // 128) * 128)
 
     def bytes(self, schedule: Name, rows: int, classes: int) -> int:
-        """Two arrays of scores, and sums of gradients that are not the gradients themselves."""
+        """Two arrays of scores, and sums of gradients that are not the gradients themselves.
+
+        Of halves the sums of the head's gradient are of float32, and beside it; accelerators have
+        them beside it for chunks of tokens only.
+        """
         scores, on_cpu = 2 * rows * classes, self.backend == "cpu"
+        beside = self.half * self.features * self.classes
         of_hidden = 3 if on_cpu else 2  # which is turned there, see `products`
         by_classes = of_hidden * self.tokens * self.features + self.features * classes
         block = 2 * self.features * min(products.BLOCK, classes) if on_cpu else 0
         sums = {
-            "plain": 0,
-            "tokens": self.half * self.features * classes + block,
-            "classes": by_classes,
-            "tiles": by_classes,
+            "plain": on_cpu * beside,
+            "tokens": beside + block,
+            "classes": by_classes + on_cpu * beside,
+            "tiles": by_classes + on_cpu * beside,
         }
         return self.item * (scores + sums[schedule])
