@@ -22,10 +22,7 @@ def main() -> int:
     if sys.argv[1:2] == ["compare"]:
         return _compare(sys.argv[2:], console)
     if sys.argv[1:2] == ["readme"]:
-        from bench import readme
-
-        readme.main()
-        return 0
+        return _readme(sys.argv[2:])
     return measure(_parsed(sys.argv[1:]), console)
 
 
@@ -47,6 +44,10 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--losses", default="", help="of accuracy: part of a name")
     options = parser.parse_args(arguments)
+    if options.json and options.json.suffix == ".md":
+        parser.error(f"--json {options.json} is where the report goes: name it .json")
+    if options.plots and options.plots.exists() and not options.plots.is_dir():
+        parser.error(f"--plots {options.plots} is a file: name a folder")
     if unknown := set(options.suite) - set(NAMES):
         parser.error(f"there is no suite {', '.join(unknown)}: it is one of {', '.join(NAMES)}")
     return options
@@ -120,17 +121,34 @@ def _committed(machine: dict[str, object], suites: list[str], quick: bool) -> Pa
     return None if quick or len(suites) < len(NAMES) else RESULTS / f"{name}.json"
 
 
+def _readme(arguments: list[str]) -> int:
+    from bench import readme
+
+    argparse.ArgumentParser(prog="python -m bench readme", description=readme.__doc__).parse_args(
+        arguments
+    )
+    readme.main()
+    return 0
+
+
 def _compare(arguments: list[str], console: Console) -> int:
     from bench import compare
+    from bench.rows import Results
 
     parser = argparse.ArgumentParser(prog="python -m bench compare", description=compare.__doc__)
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
     options = parser.parse_args(arguments)
+    found = []
     for path in (options.old, options.new):
         if not path.is_file():
             parser.error(f"there is no file {path}")
-    return compare.main(options.old, options.new, console)
+        try:
+            found.append(Results.load(path))
+        except (ValueError, KeyError, TypeError):
+            parser.error(f"{path} holds no results of the bench")
+    old, new = found
+    return compare.main(old, new, console)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -14,9 +13,8 @@ from bench.rows import Results, Row
 BEYOND = 1.05  # the interval's lower end
 
 
-def main(old: Path, new: Path, console: Console) -> int:
+def main(before: Results, after: Results, console: Console) -> int:
     """Prints what became slower or larger; 1 if anything did."""
-    before, after = Results.load(old), Results.load(new)
     if before.machine["device"] != after.machine["device"]:
         console.print(f"not the same device: {before.machine['device']}, {after.machine['device']}")
     slower = list(worse(before, after))

@@ -70,6 +70,7 @@ class Workload:
 
 def row_of(workload: Workload, options: Options) -> Row:
     """Every contender, measured; one that cannot run is a line that says why."""
+    gc.freeze()  # so that the collection at the end looks through what this row made only
     arrays, found, programs = workload.made(), {}, {}
     for name, contender in workload.contenders.items():
         if not peers.takes_part(contender.peer, options.peers):

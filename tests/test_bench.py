@@ -227,11 +227,16 @@ def test_machines_of_one_name_are_told_apart(tmp_path, monkeypatch):
         ("limit --rounds x", "must be a whole number of 1 or more, got x"),
         ("accuracy --points -3", "must be a whole number of 1 or more, got -3"),
         ("limit --peers optax,nosuch", "There is no peer nosuch: it is one of optax,"),
+        ("limit --json out.md", "--json out.md is where the report goes"),
+        ("limit --plots README.md", "--plots README.md is a file"),
         ("compare no.json none.json", "there is no file no.json"),
+        ("compare README.md README.md", "README.md holds no results of the bench"),
+        ("readme nonsense", "unrecognized arguments: nonsense"),
     ],
 )
 def test_a_word_that_bench_does_not_know_is_a_sentence(words, sentence, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["bench", *words.split()])
+    monkeypatch.chdir(readme.ROOT)
     with pytest.raises(SystemExit) as ended:
         raise SystemExit(bench.main())
     assert ended.value.code == 2
@@ -264,7 +269,8 @@ def test_what_became_slower_is_said(tmp_path, capsys):
     for path, row in zip(paths, (before, drifted, worse, larger), strict=True):
         a_run(row).save(path)
     assert Results.load(paths[0]).rows == [before]
-    codes = [compare.main(paths[0], path, Console(width=200)) for path in paths]
+    runs = list(map(Results.load, paths))
+    codes = [compare.main(runs[0], each, Console(width=200)) for each in runs]
     assert codes == [0, 0, 1, 1]
     printed = capsys.readouterr().out
     assert "suite: name: 2.00 [2.00, 2.00] of the time before" in printed

@@ -150,6 +150,8 @@ def test_migration_table_of_a_peer(jaxloss):
         ("fit --loss-option label_smoothing=2", "label_smoothing must be"),
         ("fit --loss-option label_smoothing=much", "label_smoothing is a number"),
         ("fit --loss-option label_smoothing", "--loss-option is name=value"),
+        ("fit --loss-option label_smoothing=1j", "label_smoothing is a number"),
+        ("fit --loss-option class_weights=1j,2", "class_weights is a number"),
         ("fit --loss-option class_weights=1,2", "class_weights"),
         ("fit --data diabetes --loss-option delta=1", "squared_error has no option 'delta'."),
         ("fit --optimizer adamm", "did you mean adam"),
@@ -181,7 +183,16 @@ def test_a_batch_that_does_not_split_leaves_no_folder(data, mistake, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    ["fitt", "fit --dta digits", "fit --epochs 0", "fit --seed x", "compare", "plot", "show"],
+    [
+        "fitt",
+        "fit --dta digits",
+        "fit --epochs 0",
+        "fit --seed x",
+        "fit --seed 99999999999999999999",
+        "compare",
+        "plot",
+        "show",
+    ],
 )
 def test_what_the_parser_refuses_ends_with_code_2(arguments, jaxloss):
     code, _, err = jaxloss(*arguments.split())
@@ -319,6 +330,12 @@ def test_a_run_overwrites_its_folder_whole_and_leaves_no_temporary_file(jaxloss,
         jaxloss("fit", "--data", "iris", "--epochs", epochs, "--hidden", 4, "--out", "run")
     assert len(read_csv(tmp_path / "run" / "history.csv")) == 1
     assert len(list((tmp_path / "run").iterdir())) == 5
+
+
+def test_a_picture_that_cannot_be_written_leaves_none(mistake, tmp_path):
+    (tmp_path / "loss.png").mkdir()
+    assert "cannot be written" in mistake("plot", "huber_loss", "--out", "loss.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
 
 
 def test_two_runs_in_one_second_have_two_folders(jaxloss, tmp_path, monkeypatch):

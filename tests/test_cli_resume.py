@@ -31,6 +31,12 @@ def test_a_run_goes_on_in_its_folder(jaxloss, mistake, tmp_path, monkeypatch):
     assert "say --resume, or give another --out" in mistake(*usual)
     other = [*IRIS, 5, *usual[-4:], "--resume"]
     assert "whose epochs is 4 and not 5" in mistake(*other)
+    config = tmp_path / "run" / "config.json"
+    text = config.read_text()
+    for wrong in ("{", "[]"):
+        config.write_text(wrong)
+        assert "config.json" in mistake(*usual, "--resume")
+    config.write_text(text)
     assert jaxloss(*usual, "--resume")[0] == 0
     for name in ("history.csv", "model.npz", "result.json"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -121,6 +121,11 @@ def test_the_optimizers_are_those_of_optax():
 # --- tables
 
 
+def test_rows_with_more_fields_than_the_header_are_refused(mistake, tmp_path):
+    (tmp_path / "t.csv").write_text("a,y\n" + "".join(f"{i},{i},{2 * i}\n" for i in range(9)))
+    assert "more fields in its rows" in mistake("fit", "--data", "t.csv", "--target", "y")
+
+
 def test_a_csv_file_is_learnt_and_its_columns_are_scaled(jaxloss, tmp_path, rng):
     write_csv(tmp_path / "houses.csv", houses(rng))
     arguments = ["--data", "houses.csv", "--target", "price", "--learning-rate", 0.01]

@@ -15,6 +15,8 @@ from rich.text import Text
 from jaxloss.cli import catalogue
 from jaxloss.cli.mistakes import Mistake
 
+LARGEST_SEED = 2**31 - 1  # of a key of JAX, with one more to come after it
+
 app = typer.Typer(
     name="jaxloss",
     help="Losses for JAX: train with them, compare them, look them up.",
@@ -128,7 +130,9 @@ def fit(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, with its options.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of split, weights and batches.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Of split, weights and batches.")
+    ] = 0,
     out: Annotated[
         Path | None, typer.Option(help="The folder to write: runs/<time>-<data>.")
     ] = None,
@@ -184,7 +188,9 @@ def compare(
     context: Context = None,
     limit: Limit = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many: 5 (of text: 1).")] = None,
-    first_seed: Annotated[int, typer.Option(min=0, help="The others follow.")] = 0,
+    first_seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="The others follow.")
+    ] = 0,
     outliers: Annotated[
         float,
         typer.Option(min=0, max=1, help="Of the training targets: times 10, or another class."),
@@ -212,7 +218,8 @@ def compare(
     from jaxloss.cli.text import Reading
 
     reading = Reading(file=file, vocab=vocab, context=context, limit=limit)
-    source, names = runs.source_of(data, target, task, (), reading), losses.split(",")
+    names = [name.strip() for name in losses.split(",")]
+    source = runs.source_of(data, target, task, (), reading)
     recipe = runs.usual(source, comparison=True).but(
         optimizer=optimizer,
         learning_rate=learning_rate,

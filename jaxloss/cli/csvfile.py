@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -48,9 +49,14 @@ def read(path: str, target: str | None, task: str | None) -> Table:
 
 def _frame(path: str) -> pd.DataFrame:
     try:
-        frame = pd.read_csv(path, skipinitialspace=True)
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
+            frame = pd.read_csv(path, skipinitialspace=True, index_col=False)
     except FileNotFoundError:
         raise Mistake(f"There is no file {path}.") from None
+    except pd.errors.ParserWarning:
+        raise Mistake(
+            f"{path} has more fields in its rows than in its header: name every column."
+        ) from None
     except (OSError, ValueError) as error:
         raise Mistake(f"{path} cannot be read as CSV: {str(error).strip()}.") from None
     if len(frame) < 3:

@@ -5,6 +5,7 @@ Of several processes the first one writes it, and the others only know its name.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -46,13 +47,23 @@ def check(out: Path | None, config: Mapping[str, object], *, resume: bool) -> No
     if out is None or not found:
         what = "needs --out and the folder of the run" if out is None else f"finds none in {out}"
         raise Mistake(f"--resume {what}: only a run with --checkpoint-every has checkpoints.")
-    then, now = json.loads((out / "config.json").read_text()), json.loads(_text(config))
+    then, now = _read(out / "config.json"), json.loads(_text(config))
     for name in now:
         if name != "versions" and then.get(name) != now[name]:
             raise Mistake(
                 f"--resume goes on with the options of the run in {out}, whose {name} is "
                 f"{then.get(name)} and not {now[name]}."
             )
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise Mistake(f"{path}, the options of the run, cannot be read: {error}.") from None
+    if not isinstance(found, dict):
+        raise Mistake(f"{path} holds no options of a run.")
+    return found
 
 
 def save(path: Path, write: Callable[[Path], object]) -> None:
@@ -65,6 +76,9 @@ def save(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise Mistake(f"{path} cannot be written: {error.strerror}.") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def save_json(path: Path, content: object) -> None:

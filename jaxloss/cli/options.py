@@ -62,8 +62,10 @@ def _value(name: str, text: str) -> Option:
     word = text.strip().capitalize()
     try:
         value = ast.literal_eval(word if word in ("True", "False", "None") else text.strip())
+        if isinstance(value, complex):
+            raise TypeError
         return np.asarray(value, np.float32) if isinstance(value, (list, tuple)) else value
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError):
         raise Mistake(
             f"--loss-option {name} is a number, numbers with commas between, true, false or none, "
             f"got {text!r}."
