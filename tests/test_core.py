@@ -63,6 +63,17 @@ def test_mean_of_any_partition(parts):
     np.testing.assert_allclose(jaxloss.merge(means).value(), want, rtol=1e-6, atol=1e-4)
 
 
+def test_means_of_counts_and_booleans_are_floats():
+    right = jnp.array([True, False, True, False])
+    assert jaxloss.Mean.of(right).value() == 0.5
+    counts, weights = jnp.array([1, 0, 1]), jnp.array([0.5, 0.5, 2.0])
+    np.testing.assert_allclose(jaxloss.Mean.of(counts, None, weights).value(), 2.5 / 3, rtol=1e-6)
+    np.testing.assert_allclose(jaxloss.unit_mean(counts, None, weights), 2.5 / 3, rtol=1e-6)
+    assert jaxloss.Mean.of(jnp.ones(300, jnp.int8)).weight == 300
+    assert jaxloss.Mean.of(jnp.ones(1001, jnp.bfloat16)).total == 1001
+    assert (0.5 * jaxloss.Sum(jnp.array(3))).value() == 1.5
+
+
 def test_statistics_scale_and_refuse_to_add():
     mean, total = jaxloss.Mean.of(X), jaxloss.Sum(jnp.array(2.0))
     deferred = jaxloss.Deferred(jaxloss.Mean.of(X**2), root)
@@ -161,9 +172,32 @@ def test_probability_out_of_range_is_named():
         loss(jnp.array([0.5, 0.5]), jnp.array([2, 1]))
 
 
+@pytest.mark.parametrize("loss", [jaxloss.root_mean_squared_error, jaxloss.batch_dice_loss])
+def test_a_negative_weight_of_a_formula_of_sums_is_named(loss):
+    x = jnp.array([[1.0, 2.0], [2.0, 1.0]])
+    weights = jnp.array([1.0, -2.0])
+    with pytest.raises(Exception, match=r"weights\[1\] is -2.0"):
+        jaxloss.checked(loss)(x, jnp.eye(2), weights=weights)
+
+
+def test_integers_that_jax_would_wrap_around():
+    """They are 64 bits wide in NumPy, and 32 in JAX."""
+    large = np.array([2**32, 2**32 + 1])
+    with pytest.raises(ValueError, match=r"labels of int64 must fit int32, got up to 4294967297"):
+        jaxloss.softmax_cross_entropy_with_integer_labels(jnp.zeros((2, 2)), large)
+    with pytest.raises(ValueError, match="number them anew"):
+        jaxloss.positive_pairs(large)
+    assert jaxloss.squared_error(jnp.array([1.0, 2.0]), jnp.zeros(2), weights=2**8 * large) == 2.5
+
+
 def test_options_are_checked_where_they_are_known():
     with pytest.raises(ValueError, match="delta must be positive, got -1"):
         jaxloss.huber_loss(X, Y, delta=-1.0)
+    loss, logits = jaxloss.softmax_cross_entropy_with_integer_labels, jnp.zeros((1, 2))
+    with pytest.raises(ValueError, match=r"class_weights must be 0 or more, got -1.0"):
+        loss(logits, jnp.zeros(1, int), class_weights=-1.0)
+    with pytest.raises(Exception, match=r"predictions\[1\] is -2.0: x \+ 1 has a logarithm"):
+        jaxloss.checked(jaxloss.squared_logarithmic_error)(jnp.array([-1.0, -2.0]), jnp.zeros(2))
     with pytest.raises(Exception, match=r"delta is -1\.0: it must be positive"):
         jaxloss.checked(jaxloss.huber_loss)(X, Y, delta=jnp.array(-1.0))
     jaxloss.huber_loss(X, Y, delta=jnp.array(-1.0))  # an array is not looked at

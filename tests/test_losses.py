@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import jaxloss
+from jaxloss.core import kernels
 
 C = jnp.array([1.0, 0.5, 0.0, 2.0, 1.5])
 REDUCTIONS = ["mean", "sum", None, jaxloss.stats, jaxloss.unit_mean, jaxloss.unit_stats]
@@ -55,6 +56,17 @@ def test_class_weights_are_weights(name, reduction, rng):
         np.testing.assert_allclose(each, wanted, rtol=2e-6, atol=1e-6)
 
 
+def test_one_infinite_loss_leaves_the_weights_of_other_classes_a_gradient():
+    logits, labels = jnp.array([[-np.inf, 0.0, 1.0], [0.0, 1.0, 2.0]]), jnp.array([0, 1])
+
+    def loss(c):
+        f = jaxloss.softmax_cross_entropy_with_integer_labels
+        return f(logits, labels, class_weights=c, reduction="sum")
+
+    cost = np.log(np.exp([0.0, 1.0, 2.0]).sum()) - 1
+    np.testing.assert_allclose(jax.grad(loss)(jnp.ones(3)), [np.inf, cost, 0], rtol=1e-6)
+
+
 def test_class_weights_of_distributions_divide_by_their_mass(rng):
     logits = rng.normal(size=(6, 5)).astype(np.float32)
     labels = rng.dirichlet(np.ones(5), size=6).astype(np.float32)
@@ -72,6 +84,57 @@ def test_smoothing_counts_a_class_by_its_weight(rng):
     loss = jaxloss.softmax_cross_entropy_with_integer_labels
     got = loss(logits, labels, class_weights=C, label_smoothing=0.2)
     np.testing.assert_allclose(got, costs.sum() / np.asarray(C)[labels].sum(), rtol=1e-6)
+
+
+def test_integer_weights_of_classes_that_weigh():
+    labels, weights = jnp.array([0, 1]), jnp.array([2, 1])
+    loss = jaxloss.softmax_cross_entropy_with_integer_labels
+    c = jnp.array([1.0, 3.0])
+    got = loss(
+        jnp.zeros((2, 2)), labels, class_weights=c, weights=weights, reduction=jaxloss.unit_mean
+    )
+    np.testing.assert_allclose(got, 2.5 * np.log(2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("y", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize(
+    "kernel", [kernels.binary_cross_entropy, kernels.poisson_nll_of_rate, kernels.logistic_loss]
+)
+def test_mixed_derivatives_are_those_of_either_order(kernel, y):
+    x, y = jnp.array(0.3), jnp.array(y)
+    one, other = (jax.jacfwd(jax.grad(kernel, i), 1 - i)(x, y) for i in (0, 1))
+    np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("quantile", "costs"), [(0.0, [np.inf, 0]), (1.0, [0, np.inf])])
+def test_the_end_of_all_quantiles_at_infinity(quantile, costs):
+    predictions = jnp.array([np.inf, -np.inf])
+    got = jaxloss.quantile_loss(predictions, jnp.zeros(2), quantile=quantile, reduction=None)
+    np.testing.assert_array_equal(got, costs)
+
+
+def test_a_similar_pair_has_no_margin():
+    x1, x2 = jnp.array([[3.0, 4.0]]), jnp.zeros((1, 2))
+    assert jaxloss.contrastive_loss(x1, x2, jnp.array([1.0]), margin=1e20) == 12.5
+
+
+@pytest.mark.parametrize("loss", [jaxloss.hinge_loss, jaxloss.soft_margin_loss])
+@pytest.mark.parametrize("dtype", [bool, "uint8"])
+def test_labels_without_a_sign_are_none(loss, dtype):
+    with pytest.raises(TypeError, match=f"labels must be -1 and 1, got {jnp.dtype(dtype)}"):
+        loss(jnp.array([-1.0, 1.0]), jnp.array([1, 0], dtype))
+
+
+def test_vectors_without_features_are_alike():
+    z = jnp.zeros((2, 0))
+    for value in jaxloss.info_nce_loss(z, z), jaxloss.clip_loss(z, z, logit_scale=1.0):
+        np.testing.assert_allclose(value, np.log(2), rtol=1e-6)
+
+
+def test_one_number_is_no_list():
+    for loss in jaxloss.ranking_softmax_loss, jaxloss.pairwise_logistic_loss:
+        with pytest.raises(ValueError, match=r"scores must be \[\*lists, items\]"):
+            loss(jnp.array(1.0), jnp.array(1.0))
 
 
 def test_options_make_no_array_of_labels():

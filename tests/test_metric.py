@@ -203,6 +203,13 @@ def test_a_distance_of_the_caller_takes_the_place_of_the_norm(rng):
 
     got = jaxloss.triplet_margin_loss(a, p, n, distance=manhattan)
     np.testing.assert_allclose(got, jaxloss.triplet_margin_loss(a, p, n, norm=1), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"distance must take the last axis away: of \(6, 4\)"):
+        jaxloss.triplet_margin_loss(a, p, n, distance=lambda x, y: x - y)
+
+
+def test_a_margin_in_degrees_is_told(rng):
+    with pytest.raises(ValueError, match=r"margin must be in \[0, π\], got 28.6"):
+        jaxloss.arcface_loss(jnp.ones((1, 2)), jnp.eye(2), jnp.zeros(1, int), margin=28.6)
 
 
 @pytest.mark.parametrize("norm", [1.0, 1.5, 2.0, 3.0, np.inf])

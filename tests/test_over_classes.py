@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulps import DTYPES, INF, agree, everything
 
-from jaxloss.core import class_options, kernels, margins, over_classes, sparsemax
+from jaxloss.core import class_options, kernels, margins, over_classes, sparsemax, vectors
 
 pytestmark = pytest.mark.usefixtures("wide")
 
@@ -175,6 +175,37 @@ def test_cross_entropy(function, dtype):
 
 
 @DTYPES
+def test_misses(dtype):
+    for row, p, q, (value, slopes, curves) in classes_of(over_classes.misses, dtype, TARGETS):
+        n, t, size = len(row), [mp.mpf(z) for z in TARGETS[: len(row)]], sum(TARGETS[: len(row)])
+        agree(value, [mp.fsum(u * v for u, v in zip(t, q, strict=True))], dtype)
+        moved, turned = moves(p, q), turns(p, q)
+        in_logits = [-mp.fsum(t[i] * moved[n * i + j] for i in range(n)) for j in range(n)]
+        agree(slopes[0], in_logits, dtype, floor=size)
+        agree(slopes[1], q, dtype)
+        again = [-mp.fsum(t[i] * turned[n * n * i + jk] for i in range(n)) for jk in range(n * n)]
+        agree(curves[0][0], again, dtype, floor=size)
+
+
+@DTYPES
+def test_misses_beside_their_slope(dtype):
+    """Another form of the value, which a gradient comes with."""
+    for row in LOGITS:
+        x, t = np.array(row, dtype), np.array(TARGETS[: len(row)], dtype)
+        alone, beside = over_classes.misses(x, t), jax.value_and_grad(over_classes.misses)(x, t)[0]
+        np.testing.assert_allclose(beside, alone, rtol=8 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("rows", [256, 8192])
+def test_costs_of_distributions_store_one_array_at_most(rows):
+    """XLA on CPU makes one loop of all sums from 4,096 rows on, and of fewer rows it does not."""
+    like = jax.ShapeDtypeStruct((rows, 200), jnp.float32)
+    memory = jax.jit(over_classes.cross_entropy).lower(like, like).compile().memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes < 1.1 * 4 * 200 * rows
+
+
+@DTYPES
 def test_a_row_without_classes_and_infinite_logits(dtype):
     empty, won = np.full(3, -INF, dtype), np.array([0.0, INF, -INF], dtype)
     value, slope = jax.jit(jax.value_and_grad(over_classes.logsumexp))(empty)
@@ -211,12 +242,13 @@ def test_a_nan_shows_in_a_large_sum():
     logits, labels = np.zeros((640, 500), np.float32), np.full((640, 500), 1 / 499, np.float32)
     logits[0, 1], logits[1], logits[2, 1], labels[:, 1] = np.nan, -INF, -INF, 0
     of_targets = np.asarray(jax.jit(over_classes.cross_entropy)(logits, labels))
+    of_misses = np.asarray(jax.jit(over_classes.misses)(logits, labels))
     of_labels = np.asarray(jax.jit(over_classes.cross_entropy_at)(logits, np.zeros(640, int)))
     logits[1, 1] = np.nan
     terms = np.asarray(
         jax.jit(lambda x, q: jnp.sum(kernels.relative_entropy(x, q), -1))(logits, labels)
     )
-    for values in of_targets, of_labels, terms:
+    for values in of_targets, of_misses, of_labels, terms:
         assert np.isnan(values[:2]).all() and np.isfinite(values[2:]).all()
 
 
@@ -246,10 +278,10 @@ def test_uniform(dtype):
 @DTYPES
 def test_rows_of_a_matrix(dtype):
     matrix, index = jnp.array([[3.0, 0.1], [-INF, 7.0], [2.0, 1e30]], dtype), jnp.array([2, 0, 2])
-    rows, back = jax.vjp(lambda matrix: over_classes.rows_at(matrix, index), matrix)
+    rows, back = jax.vjp(lambda matrix: vectors.rows_at(matrix, index), matrix)
     np.testing.assert_array_equal(rows, matrix[index])
     change = jnp.array([[0.1, 0.3], [5.0, -1e30], [1e-9, 1e30]], dtype)
-    moved = jax.jvp(lambda matrix: over_classes.rows_at(matrix, index), (matrix,), (change,))[1]
+    moved = jax.jvp(lambda matrix: vectors.rows_at(matrix, index), (matrix,), (change,))[1]
     np.testing.assert_array_equal(moved, change[index])
     summed = back(change)[0]
     np.testing.assert_array_equal(summed, [change[1], [0, 0], change[0] + change[2]])
@@ -283,17 +315,17 @@ def test_pairs_that_pull_both_ways_leave_what_is_right(order, dtype):
 def test_sums_keep_the_digits_of_many(dtype, rng):
     """Of 30,000 costs a plain loop loses some 50 eps of the sum; the other array is a count."""
     x, counts = rng.random((3, 30_000)).astype(dtype), np.ones((3, 30_000), dtype)
-    costs, number = jax.jit(over_classes.sums)(x, counts)
+    costs, number = jax.jit(margins.sums)(x, counts)
     agree(costs, [mp.fsum(map(mp.mpf, map(float, row))) for row in x], dtype, tolerance=1)
     np.testing.assert_array_equal(number, [30_000] * 3)
-    slopes = jax.grad(lambda x: over_classes.sums(x, jnp.asarray(counts))[0].sum())(jnp.asarray(x))
+    slopes = jax.grad(lambda x: margins.sums(x, jnp.asarray(counts))[0].sum())(jnp.asarray(x))
     np.testing.assert_array_equal(slopes, np.ones_like(x))
 
 
 @DTYPES
 def test_sums_of_what_is_not_finite(dtype):
     x = jnp.array([[INF, 1, 2], [INF, -INF, 0], [1, np.nan, 2], [-INF, 3, 3]], dtype)
-    np.testing.assert_array_equal(over_classes.sums(x, x)[0], [INF, np.nan, np.nan, -INF])
+    np.testing.assert_array_equal(margins.sums(x, x)[0], [INF, np.nan, np.nan, -INF])
 
 
 @DTYPES

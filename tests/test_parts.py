@@ -245,8 +245,10 @@ def test_miners_say_what_they_are_given():
     d, labels = jnp.zeros((3, 3)), jnp.array([0, 0, 1])
     with pytest.raises(ValueError, match=r"distances must be .* got \(3, 3\) and \(2,\)"):
         jaxloss.hard_negatives(d, labels[:2])
-    with pytest.raises(TypeError, match=r"labels must be .* got float32\(3,\)"):
+    with pytest.raises(TypeError, match="labels must be integers, got float32"):
         jaxloss.positive_pairs(jnp.zeros(3))
+    with pytest.raises(ValueError, match=r"labels must be \[units\] integers, got shape \(3, 1\)"):
+        jaxloss.positive_pairs(jnp.zeros((3, 1), int))
     with pytest.raises(ValueError, match="margin must be positive, got 0"):
         jaxloss.semi_hard_negatives(d, labels, margin=0)
     for miner in (jaxloss.hard_negatives, jaxloss.easy_positives):

@@ -201,7 +201,7 @@ def test_fit_raises_only_when_the_scale_cannot_mend_it():
 
 
 def test_another_scale_is_explained():
-    scales: Any = ("fast", 0.0, -1.0)
+    scales: Any = ("fast", 0.0, -1.0, np.inf, np.nan)
     for scale in scales:
         with pytest.raises(ValueError, match="None, 'dynamic' or a positive number"):
             Precision(loss_scale=scale)

@@ -87,6 +87,31 @@ def test_it_is_the_aggregate_of_optax():
     close(grads, expected)
 
 
+@pytest.mark.parametrize("size", [1e25, 1.0, 1e-25])
+def test_no_size_of_a_gradient_is_too_large_or_too_small(size):
+    """Its square is, in float32."""
+    batch = size * jnp.array([[3.0, 4.0], [0.0, 0.0]])
+    linear = jaxloss.per_example(clip=1.0)(lambda w, x: Mean.of(x @ w))
+    each = min(1.0, 1 / (5 * size)) * size
+    np.testing.assert_allclose(linear(jnp.ones(2), batch)[1] / each, [1.5, 2], rtol=1e-6)
+    apart = jaxloss.pcgrad(lambda w, x: {"a": Mean.of(x @ w), "b": Mean.of(-0.5 * (x @ w))})
+    np.testing.assert_array_equal(apart(jnp.ones(2), batch)[1], [0, 0])
+
+
+def test_a_parameter_may_be_a_number():
+    value, grad = jaxloss.per_example(clip=1.0)(lambda w, x: Mean.of(w * x))(1.0, jnp.ones(2))
+    assert value == grad == 1
+
+
+def test_a_term_may_be_a_number():
+    def terms(w, x) -> Any:
+        return {"of x": Mean.of(w * x), "none": 0.0}
+
+    value, grad = jaxloss.value_and_grad(terms)(jnp.ones(2), jnp.ones(2))
+    assert value == 1
+    np.testing.assert_array_equal(grad, [0.5, 0.5])
+
+
 def test_noise_has_its_size_and_is_new_in_every_step():
     def flat(w, x):
         return Mean.of(0 * w[0] * x)
@@ -101,7 +126,7 @@ def test_noise_has_its_size_and_is_new_in_every_step():
         private(w, x)
     with pytest.raises(ValueError, match="noise needs a key"):
         jaxloss.per_example(clip=1.0, noise=1.0)
-    for clip, noise in ((0.0, 0.0), (1.0, -1.0)):
+    for clip, noise in ((0.0, 0.0), (np.nan, 0.0), (1.0, -1.0)):
         with pytest.raises(ValueError, match="clip must be positive and noise not negative"):
             jaxloss.per_example(clip=clip, noise=noise)
 

@@ -353,8 +353,16 @@ def stats_of(params, batch):
             1,
             {"w": jnp.ones(2)},
             ValueError,
-            "'loss' is a metric of every step",
+            "'loss' is a metric of the step",
         ),
+        (
+            lambda p, b: (stats_of(p, b), Aux(metrics={"loss_scale": stats_of(p, b)})),
+            1,
+            {"w": jnp.ones(2)},
+            ValueError,
+            "'loss_scale' is a metric of the step",
+        ),
+        (lambda p, b: {}, 1, {"w": jnp.ones(2)}, ValueError, "one term or more"),
         (
             lambda p, b: ({"m": stats_of(p, b)}, Aux(metrics={"m": stats_of(p, b)})),
             1,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
 from jax.experimental import checkify
+from jax.typing import ArrayLike
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -75,6 +76,22 @@ def require(holds: Callable[[Array], bool | Array], name: str, array: Array, why
     """Under `checked`, an error that names the first entry of which it does not hold."""
     if observing.value is not None:
         observe("argument", holds(array), name, array, why)
+
+
+def require_signs(labels: Array, given: ArrayLike) -> None:
+    """An error where the dtype given has no -1, and under `checked` if a label is not -1 or 1."""
+    dtype = jnp.result_type(given)
+    if jnp.issubdtype(dtype, jnp.bool_) or jnp.issubdtype(dtype, jnp.unsignedinteger):
+        raise TypeError(
+            f"labels must be -1 and 1, got {dtype}, which holds no -1: jnp.where(labels, 1, -1) "
+            "makes signs of them."
+        )
+    require(lambda sign: jnp.abs(sign) == 1, "labels", labels, "a sign is -1 or 1")
+
+
+def require_bits(labels: Array) -> None:
+    """Under `checked`, an error that names the first label that is not 0 or 1."""
+    require(lambda bit: (bit == 0) | (bit == 1), "labels", labels, "a label is 0 or 1")
 
 
 def observe(what: str, ok: bool | Array, name: str, array: Array, why: str) -> None:

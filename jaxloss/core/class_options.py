@@ -13,8 +13,9 @@ def per_class(class_weights: ArrayLike | None, logits: Array) -> Array | None:
     """One weight per class, with axes of length 1 for the units."""
     if class_weights is None:
         return None
-    c = inputs.with_a_class(jnp.asarray(class_weights), 0)
-    c = inputs.option("class_weights", c, logits, must_be="0 or more", entries=True)
+    if jnp.ndim(class_weights):
+        class_weights = inputs.with_a_class(jnp.asarray(class_weights), 0)
+    c = inputs.option("class_weights", class_weights, logits, must_be="0 or more", entries=True)
     return jnp.broadcast_to(c, (1,) * (logits.ndim - 1) + logits.shape[-1:])
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -166,18 +167,24 @@ def _integers(where: ArrayLike | None, labels: ArrayLike, name: str, like: Array
 
 def integers(labels: ArrayLike, name: str = "labels") -> Array:
     """Labels of any integer dtype, in one that holds the number of classes too."""
-    labels = jnp.asarray(labels)
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"{name} must be integers, got {labels.dtype}.")
-    wide = jnp.int64 if labels.dtype in (jnp.int64, jnp.uint32, jnp.uint64) else jnp.int32
-    return labels.astype(jax.dtypes.canonicalize_dtype(wide))
+    dtype = jnp.result_type(labels)
+    if not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(f"{name} must be integers, got {dtype}.")
+    wide = jnp.int64 if dtype in (jnp.int64, jnp.uint32, jnp.uint64) else jnp.int32
+    wide = jax.dtypes.canonicalize_dtype(wide)
+    if isinstance(labels, np.ndarray) and not np.array_equal(labels, labels.astype(wide)):
+        raise ValueError(
+            f"{name} of {labels.dtype} must fit {wide}, got up to {np.abs(labels).max()}: number "
+            "them anew, or set jax_enable_x64."
+        )
+    return jnp.asarray(labels).astype(wide)
 
 
 def _known(labels: Array, classes: int, like: Array) -> tuple[Array, Array]:
     """NaN where a label is out of range, else 1; and labels that are not, in its place 0."""
     known = (labels >= 0) & (labels < classes)
     require(lambda _: known, "labels", labels, f"a class index is in [0, {classes})")
-    return jnp.where(known, 1, jnp.nan).astype(_wide(like)), jnp.where(known, labels, 0)
+    return jnp.where(known, 1, jnp.nan).astype(wide_dtype(like)), jnp.where(known, labels, 0)
 
 
 def distributed(
@@ -239,12 +246,13 @@ def _floats(arrays: Mapping[str, ArrayLike], *, halves: bool = False) -> list[Ar
     for name, array in zip(arrays, converted, strict=True):
         if jnp.issubdtype(array.dtype, jnp.complexfloating):
             raise TypeError(f"{name} must be real, got {array.dtype}.")
-    dtype = _wide(converted[0])
+    dtype = wide_dtype(converted[0])
     kept = (jnp.bfloat16, jnp.float16) if halves and dtype == jnp.float32 else ()
     return [array if array.dtype in kept else array.astype(dtype) for array in converted]
 
 
-def _wide(like: Array) -> jnp.dtype:
+def wide_dtype(like: Array) -> jnp.dtype:
+    """float64 for float64, and float32 for anything else."""
     return jnp.dtype(jnp.float64 if like.dtype == jnp.float64 else jnp.float32)
 
 
@@ -260,7 +268,7 @@ def option(
     holds = RANGES[must_be]
     if isinstance(value, numbers.Real) and not holds(value):
         raise ValueError(f"{name} must be {must_be}, got {value}.")
-    array = jnp.asarray(value).astype(_wide(like))
+    array = jnp.asarray(value).astype(wide_dtype(like))
     allowed = ((), like.shape[-1:]) if entries else ((),)
     if array.shape not in allowed:
         also = f" or one per entry of the last axis, {like.shape[-1:]}" if entries else ""
@@ -275,6 +283,7 @@ RANGES: dict[str, Callable[..., bool | Array]] = {
     "1 or more": lambda value: value >= 1,
     "0 or more": lambda value: value >= 0,
     "in [0, 1]": lambda value: (value >= 0) & (value <= 1),
+    "in [0, π]": lambda value: (value >= 0) & (value <= jnp.pi),
     "in (0, 1)": lambda value: (value > 0) & (value < 1),
 }
 
@@ -295,6 +304,8 @@ def blank(array: Array, where: ArrayLike | None, *, features: int = 0, fill: flo
 
 def spread(name: str, array: ArrayLike, units: tuple[int, ...]) -> Array:
     """`where` or `weights`, given over the units or their leading axes, over the units."""
+    if isinstance(array, np.ndarray) and array.dtype.kind in "iu":
+        array = array.astype(np.float64)  # which JAX narrows, and does not wrap around
     array = jnp.asarray(array)
     if name == "where" and array.dtype != bool:
         raise TypeError(f"where must be boolean, got {array.dtype}; numbers go to weights.")
@@ -316,20 +327,10 @@ def units_kept(where: ArrayLike | None, parts: tuple[int, ...], *, units: int) -
     return jnp.any(spread("where", where, parts), axis=tuple(range(units, len(parts))))
 
 
-def require_signs(labels: Array) -> None:
-    """Under `checked`, an error that names the first label that is not -1 or 1."""
-    require(lambda sign: jnp.abs(sign) == 1, "labels", labels, "a sign is -1 or 1")
-
-
 def require_probabilities(**arrays: Array) -> None:
     """Under `checked`, an error that names the first entry outside [0, 1]."""
     for name, array in arrays.items():
         require(RANGES["in [0, 1]"], name, array, "a probability is in [0, 1]")
-
-
-def require_bits(labels: Array) -> None:
-    """Under `checked`, an error that names the first label that is not 0 or 1."""
-    require(lambda bit: (bit == 0) | (bit == 1), "labels", labels, "a label is 0 or 1")
 
 
 def warn_of_probabilities(logits: Array, where: ArrayLike | None) -> None:
@@ -337,7 +338,7 @@ def warn_of_probabilities(logits: Array, where: ArrayLike | None) -> None:
     if observing.value is not None:
         masked = jnp.zeros((), bool) if where is None else ~jnp.asarray(where)
         kept = ~spread("where", masked, logits.shape[:-1])
-        sums_to_one = jnp.abs(jnp.sum(logits, axis=-1, dtype=_wide(logits)) - 1) < 1e-3
+        sums_to_one = jnp.abs(jnp.sum(logits, axis=-1, dtype=wide_dtype(logits)) - 1) < 1e-3
         row = jnp.all((logits >= 0) & (logits <= 1), axis=-1) & sums_to_one
         suspicious = jnp.all(row | ~kept) & jnp.any(kept)
         why = (

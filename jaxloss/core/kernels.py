@@ -99,7 +99,7 @@ def sigmoid_focal(x: Array, y: Array, gamma: Array) -> Array:
 @closed_form(lambda x, q: (q - 0.5) + jnp.sign(x) / 2, lambda x, q: x)
 def pinball(x: Array, q: Array) -> Array:
     """max(q·x, (q - 1)·x), with the middle of its slopes at 0."""
-    return jnp.maximum(q * x, (q - 1) * x)
+    return xtimes(q, jnp.maximum(x, 0)) + xtimes(1 - q, jnp.maximum(-x, 0))
 
 
 @closed_form(lambda x, y: 2 * (x - y), lambda x, y: 2 * (y - x))
@@ -198,7 +198,7 @@ def poisson_nll(x: Array, y: Array) -> Array:
 
 
 @closed_form(
-    lambda rate, y: 1 - ratio(y, jnp.where(y == 0, 1, rate), empty=jnp.inf),
+    lambda rate, y: 1 - ratio(y, jnp.where((y == 0) & (rate == 0), 1, rate), empty=jnp.inf),
     lambda rate, y: -jnp.log(jnp.where((y == 0) & (rate == 0), 1, rate)),
 )
 def poisson_nll_of_rate(rate: Array, y: Array) -> Array:
@@ -207,7 +207,8 @@ def poisson_nll_of_rate(rate: Array, y: Array) -> Array:
 
 
 def _slope_of_binary_cross_entropy(p: Array, y: Array) -> Array:
-    return (1 - y) / jnp.where(y == 1, 1, 1 - p) - y / jnp.where(y == 0, 1, p)
+    never, ever = (y == 0) & (p == 0), (y == 1) & (p == 1)
+    return (1 - y) / jnp.where(ever, 1, 1 - p) - y / jnp.where(never, 1, p)
 
 
 def _log_odds_against(p: Array, y: Array) -> Array:

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.sharding import PartitionSpec
 
 from jaxloss.core.numerics import closed_form, softplus, wide, xtimes
 
@@ -165,18 +164,24 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
     is not needed: there it is left out, and elsewhere a sum less 1 keeps its digits. All is
     arithmetic, which XLA on CPU makes one fusion.
     """
-    most, steep = jnp.finfo(logits.dtype).max, 4 / float(jnp.finfo(logits.dtype).eps)
-    behind = -_behind(logits, _top(logits))
-    shares = jnp.exp(-behind)
-    total = jnp.sum(shares, axis=-1, keepdims=True)
-    small = jnp.minimum(shares, steep * jnp.maximum(0.625 - shares, 0))
-    rest = jnp.sum(small, axis=-1, keepdims=True)
-    even = jnp.minimum(steep * jnp.maximum(total - 1.5, 0), 1)  # 0 where the largest is alone
-    log_total = jnp.log1p(rest + even * (total - 1 - rest)) + 0 * total  # a NaN is ∞ in the sum
-    away = jnp.minimum(behind, steep * jnp.maximum(behind - (0.5 - even), 0))
-    half = jnp.minimum(away / 2, most)  # see `numerics.priced`
-    costs = targets * (half + log_total / 2) * (2 + jnp.maximum(half - most / 2, 0))
+    most, steep = jnp.finfo(logits.dtype).max, 16 / float(jnp.finfo(logits.dtype).eps)
+    top, _, rest, even = _told_by_size(logits)
+    behind = -(jnp.maximum(-top, -most)[..., None] + logits)
+    away = jnp.maximum(jnp.minimum(behind, steep * (behind - (0.5 - even))), 0)
+    half = jnp.minimum(away / 2, 0.75 * most)  # see `numerics.priced`
+    costs = targets * (half + jnp.log1p(rest) / 2) * (2 + jnp.maximum(half - most / 2, 0))
     return jnp.sum(costs, axis=-1)
+
+
+def _told_by_size(logits: Array) -> tuple[Array, Array, Array, Array]:
+    """Largest, shares, their sum less 1, and, where the largest is not alone, 1; see there."""
+    steep = 4 / float(jnp.finfo(logits.dtype).eps)
+    top = _top(logits)
+    shares = jnp.exp(_behind(logits, top))
+    total, few = jnp.sum(shares, axis=-1, keepdims=True), 0.625 - shares
+    rest = jnp.sum(jnp.minimum(shares, steep * (few + jnp.abs(few))), axis=-1, keepdims=True)
+    even = jnp.minimum(steep * jnp.maximum(total - 1.5, 0), 1)
+    return top, shares, rest + even * (total - 1 - rest) + 0 * total, even  # a NaN is ∞ in the sum
 
 
 def _slope_of_cross_entropy(logits: Array, targets: Array) -> Array:
@@ -185,6 +190,37 @@ def _slope_of_cross_entropy(logits: Array, targets: Array) -> Array:
     total = _share_of_top(logits, top)[..., None] + rest
     of_top = (mass - targets) - mass * (rest / total)
     return jnp.where(hit(logits, top), of_top, mass * (shares / total) - targets)
+
+
+def _misses_beside_slope(logits: Array, targets: Array) -> Array:
+    top, shares = largest(logits), _shares(logits)
+    rest, total = _rest(shares, top), jnp.sum(shares, axis=-1)
+    others = _rest(targets, top) - _rest(targets * shares, top) / total
+    return others + at(targets, top) * (rest / total)
+
+
+@closed_form(
+    lambda logits, targets: _slope_of_misses(logits, targets),
+    lambda logits, targets: complement_of_softmax(logits),
+    beside=_misses_beside_slope,
+)
+def misses(logits: Array, targets: Array) -> Array:
+    """Σ targets · (1 - softmax(logits)), exact where one class takes nearly everything."""
+    steep = 8 / float(jnp.finfo(logits.dtype).eps)
+    _, shares, rest, even = _told_by_size(logits)
+    lack = jnp.abs(1 - shares)
+    some = lack - (0.25 - even)
+    lack = jnp.minimum(lack, steep * (some + jnp.abs(some)))
+    return jnp.sum(targets * ((rest + lack) / (1 + rest)), axis=-1)
+
+
+def _slope_of_misses(logits: Array, targets: Array) -> Array:
+    top, shares, own = largest(logits), _shares(logits), at(targets, largest(logits))
+    first, rest, hits = _share_of_top(logits, top), _rest(shares, top), _rest(targets * shares, top)
+    total = first + rest
+    of_top = first * (hits - own * rest) / total**2
+    of_others = (shares / total[..., None]) * (((hits + own * first) / total)[..., None] - targets)
+    return jnp.where(hit(logits, top), of_top[..., None], of_others)
 
 
 @closed_form(
@@ -216,7 +252,7 @@ def at(array: Array, index: Array) -> Array:
     return jnp.take_along_axis(array, index, axis=-1, mode="promise_in_bounds")[..., 0]
 
 
-@closed_form(lambda array, index: hit(array, index).astype(array.dtype), None)
+@jax.custom_jvp
 def shared_at(array: Array, index: Array) -> Array:
     """`at`, for an array that all units share: its leading axes have length 1."""
     sharding = jax.typeof(index).sharding  # a gather cannot tell it, where the mesh is explicit
@@ -224,46 +260,10 @@ def shared_at(array: Array, index: Array) -> Array:
     return array.reshape(-1).at[index].get(out_sharding=sharding if split else None)
 
 
-@jax.custom_jvp
-def rows_at(matrix: Array, index: Array) -> Array:
-    """The row of the matrix that each index names; its derivative is a product, not a scatter."""
-    sharding = jax.typeof(index).sharding
-    split = any(axis is not None for axis in sharding.spec)
-    spec = PartitionSpec(*sharding.spec, None)
-    return matrix.at[index].get(out_sharding=sharding.update(spec=spec) if split else None)
-
-
-@rows_at.defjvp
+@shared_at.defjvp
 def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    (matrix, index), (t, _) = primals, tangents
-    one_hot = jax.nn.one_hot(index, matrix.shape[0], dtype=t.dtype)
-    return rows_at(matrix, index), jnp.matmul(one_hot, t, precision="highest")
-
-
-@jax.custom_jvp
-def sums(x: Array, y: Array) -> tuple[Array, Array]:
-    """Those of the last axis, in one loop for both; of x to the last digit, however many it adds.
-
-    XLA on CPU stores a select that goes into one sum, and not what goes into several. Their loop
-    is a plain one, for what is cheaper than an exponential.
-    """
-    none = jnp.zeros((), x.dtype)
-    three = (x, jnp.zeros_like(x), y)
-    x, lost, y = jax.lax.reduce(three, (none, none, none), _two_sums, (x.ndim - 1,))
-    return jnp.where(jnp.isfinite(x), x + lost, x), y
-
-
-def _two_sums(some: tuple[Array, ...], more: tuple[Array, ...]) -> tuple[Array, ...]:
-    """Knuth's TwoSum of the first, which knows what it lost, and a plain sum of the last."""
-    total = some[0] + more[0]
-    part = total - some[0]
-    lost = (some[0] - (total - part)) + (more[0] - part)
-    return total, some[1] + more[1] + lost, some[2] + more[2]
-
-
-@sums.defjvp
-def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Any, Any]:
-    return sums(*primals), tuple(jnp.sum(t, axis=-1) for t in tangents)
+    (array, index), (t, _) = primals, tangents
+    return shared_at(array, index), jnp.sum(jnp.where(hit(array, index), t, 0), axis=-1)
 
 
 def hit(array: Array, index: Array) -> Array:

@@ -67,7 +67,8 @@ def reduce(
     weights = None if weights is None else spread("weights", weights, values.shape)
     if counts is not None:
         counts = jnp.where(counts == 0, 1, counts)  # where it is 0, its gradient is in the value
-        values, weights = values / counts, (1 if weights is None else weights) * counts
+        weights = counts if weights is None else weights.astype(values.dtype) * counts
+        values = values / counts
     return reduction(kept(values, where, None)[0], where, weights)
 
 
@@ -90,7 +91,7 @@ def reduce_total(
     if reduction == "sum":
         return cast(R, total)
     if reduction in ("mean", stats):
-        _require_multiplicities(units, where, weights)
+        require_multiplicities(units, where, weights)
     mean = Mean(total, kept_units if reduction in (unit_mean, unit_stats) else counts)
     return cast(R, mean if reduction in (stats, unit_stats) else mean.value())
 
@@ -99,11 +100,11 @@ def _mean(
     values: Array, counts: Array | None, where: ArrayLike | None, weights: ArrayLike | None
 ) -> Mean:
     mean = Mean.of(values, where, weights)
-    _require_multiplicities(values.shape, where, weights)
+    require_multiplicities(values.shape, where, weights)
     return mean if counts is None else Mean(mean.total, Mean.of(counts, where, weights).total)
 
 
-def _require_multiplicities(
+def require_multiplicities(
     units: tuple[int, ...], where: ArrayLike | None, weights: ArrayLike | None
 ) -> None:
     """Under `checked`, an error that names the first weight which is negative and counts."""

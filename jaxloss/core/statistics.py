@@ -19,7 +19,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxloss.core.checks import observe, observing
-from jaxloss.core.inputs import spread
+from jaxloss.core.inputs import spread, wide_dtype
 from jaxloss.core.numerics import ratio
 
 Tree = TypeVar("Tree")
@@ -73,8 +73,8 @@ class Mean(Statistic):
     def of(
         cls, values: ArrayLike, where: ArrayLike | None = None, weights: ArrayLike | None = None
     ) -> Mean:
-        """The mean of one value per unit."""
-        values, times = kept(jnp.asarray(values), where, weights)
+        """The mean of one value per unit, in at least float32: of booleans, a share."""
+        values, times = kept(values, where, weights)
         if where is None and weights is None:
             return cls(jnp.sum(values), jnp.asarray(values.size, values.dtype))
         return cls(jnp.sum(times * values), jnp.sum(times))
@@ -179,6 +179,7 @@ class _Scaled:
 
 
 def _scaled(scale: ArrayLike, total: Array) -> Array:
+    total = total.astype(wide_dtype(total))
     return jnp.asarray(scale).astype(total.dtype) * total
 
 
@@ -258,8 +259,12 @@ def value(loss: Any) -> Array:
     return loss.value() if isinstance(loss, Statistic) else loss
 
 
-def kept(values: Array, where: ArrayLike | None, weights: ArrayLike | None) -> tuple[Array, Array]:
-    """Values, and how often each counts; both are 0 where deleted."""
+def kept(
+    values: ArrayLike, where: ArrayLike | None, weights: ArrayLike | None
+) -> tuple[Array, Array]:
+    """Values in at least float32, and how often each counts; both are 0 where deleted."""
+    values = jnp.asarray(values)
+    values = values.astype(wide_dtype(values))
     times = jnp.ones_like(values)
     if weights is not None:
         times = spread("weights", weights, values.shape).astype(values.dtype)
@@ -273,5 +278,5 @@ def kept(values: Array, where: ArrayLike | None, weights: ArrayLike | None) -> t
 
 def total(values: Array, where: ArrayLike | None, weights: ArrayLike | None) -> Array:
     """Σ w·values over the units; the last axis, the classes, stays."""
-    _, times = kept(values[..., 0], where, weights)
+    _, times = kept(jnp.zeros(values.shape[:-1], values.dtype), where, weights)
     return jnp.sum(times[..., None] * values, axis=tuple(range(values.ndim - 1)))

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
+from jax.sharding import PartitionSpec
 
 from jaxloss.core.numerics import absolute, closed_form, ratio, xlogy
 
@@ -191,3 +192,19 @@ def _largest(x: Array) -> Array:
 
 def _wider(some: tuple[Array, ...], more: tuple[Array, ...]) -> tuple[Array, ...]:
     return jnp.maximum(some[0], more[0]), jnp.minimum(some[1], more[1])
+
+
+@jax.custom_jvp
+def rows_at(matrix: Array, index: Array) -> Array:
+    """The row of the matrix that each index names; its derivative is a product, not a scatter."""
+    sharding = jax.typeof(index).sharding
+    split = any(axis is not None for axis in sharding.spec)
+    spec = PartitionSpec(*sharding.spec, None)
+    return matrix.at[index].get(out_sharding=sharding.update(spec=spec) if split else None)
+
+
+@rows_at.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (matrix, index), (t, _) = primals, tangents
+    one_hot = jax.nn.one_hot(index, matrix.shape[0], dtype=t.dtype)
+    return rows_at(matrix, index), jnp.matmul(one_hot, t, precision="highest")

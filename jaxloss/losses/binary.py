@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
-from jaxloss.core import inputs, kernels, margins, numerics
+from jaxloss.core import checks, inputs, kernels, margins, numerics
 from jaxloss.core.reductions import R, Reduction, reduce
 
 #: The kind of label that each loss learns from.
@@ -178,6 +178,6 @@ def sparsemax_loss(
         arXiv:1901.02324.
     """
     logits, labels = inputs.elementwise(where, logits=logits, labels=labels)
-    inputs.require_bits(labels)
+    checks.require_bits(labels)
     values = margins.sparse_margin(logits, labels)
     return reduce(values, where=where, weights=weights, reduction=reduction)

@@ -475,5 +475,6 @@ def contrastive_loss(
     checks.require(inputs.RANGES["in [0, 1]"], "labels", labels, "a share is in [0, 1]")
     margin = inputs.option("margin", margin, x1, must_be="positive")
     D = numerics.finite(distances(x1, x2))
-    values = labels * D * (D / 2) + (1 - labels) * numerics.positive_part(margin - D) ** 2 / 2
+    near = numerics.positive_part(margin - D)
+    values = labels * D * (D / 2) + numerics.xtimes(1 - labels, near**2) / 2
     return reduce(values, where=where, weights=weights, reduction=reduction)

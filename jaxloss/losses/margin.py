@@ -7,7 +7,16 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, Num, Shaped
 
-from jaxloss.core import class_options, inputs, kernels, margins, numerics, over_classes, vectors
+from jaxloss.core import (
+    checks,
+    class_options,
+    inputs,
+    kernels,
+    margins,
+    numerics,
+    over_classes,
+    vectors,
+)
 from jaxloss.core.reductions import R, Reduction, reduce
 
 #: The kind of label that each loss learns from.
@@ -383,7 +392,7 @@ def multilabel_margin_loss(
         Crammer and Singer, "A Family of Additive Online Algorithms for Category Ranking", 2003.
     """
     scores, labels = inputs.paired(where, features=1, scores=scores, labels=labels)
-    inputs.require_bits(labels)
+    checks.require_bits(labels)
     values = margins.hinges_of_pairs(scores, labels)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
@@ -481,11 +490,11 @@ def hinge_embedding_loss(
     Reference:
         Mobahi, Collobert and Weston, "Deep Learning from Temporal Coherence in Video", 2009.
     """
-    distances, labels = inputs.paired(where, fill={"labels": 1}, distances=distances, labels=labels)
-    inputs.require_signs(labels)
+    distances, signs = inputs.paired(where, fill={"labels": 1}, distances=distances, labels=labels)
+    checks.require_signs(signs, labels)
     margin = inputs.option("margin", margin, distances, must_be="a number")
     apart = numerics.positive_part(margin - distances)
-    values = numerics.blend((1 + labels) / 2, apart, distances)
+    values = numerics.blend((1 + signs) / 2, apart, distances)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
@@ -533,19 +542,19 @@ def cosine_embedding_loss(
         Yih et al., "Learning Discriminative Projections for Text Similarity Measures", 2011.
     """
     x1, x2 = inputs.paired(where, features=1, fill={"x1": 1, "x2": 1}, x1=x1, x2=x2)
-    labels = inputs.one_per_unit(where, "labels", labels, "x1", x1, fill=1)
-    inputs.require_signs(labels)
+    signs = inputs.one_per_unit(where, "labels", labels, "x1", x1, fill=1)
+    checks.require_signs(signs, labels)
     margin = inputs.option("margin", margin, x1, must_be="a number")
     s = vectors.cosine(x1, x2)
-    values = numerics.blend((1 + labels) / 2, numerics.positive_part(s - margin), 1 - s)
+    values = numerics.blend((1 + signs) / 2, numerics.positive_part(s - margin), 1 - s)
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
 def _signed(where: ArrayLike | None, scores: ArrayLike, labels: ArrayLike) -> list[Array]:
     """Scores, and labels that are -1 and 1."""
-    scores, labels = inputs.elementwise(where, fill={"labels": 1}, scores=scores, labels=labels)
-    inputs.require_signs(labels)
-    return [scores, labels]
+    scores, signs = inputs.elementwise(where, fill={"labels": 1}, scores=scores, labels=labels)
+    checks.require_signs(signs, labels)
+    return [scores, signs]
 
 
 def _behind(scores: Array, labels: Array, loud: Array) -> Array:

@@ -10,7 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, Num, Shaped
 
-from jaxloss.core import inputs, numerics, over_classes
+from jaxloss.core import inputs, numerics, over_classes, vectors
 from jaxloss.core.reductions import R, Reduction, reduce, reduce_rows
 from jaxloss.parts import angular, distances, pairs
 
@@ -91,6 +91,10 @@ def triplet_margin_loss(
         return distances.distances(x, y, norm) if distance is None else distance(x, y)
 
     apart = d(anchors, negatives)
+    if apart.shape != anchors.shape[:-1]:
+        raise ValueError(
+            f"distance must take the last axis away: of {anchors.shape} it made {apart.shape}."
+        )
     if swap:
         apart = jnp.minimum(apart, d(positives, negatives))
     values = numerics.positive_part(d(anchors, positives) - apart + margin)
@@ -320,7 +324,7 @@ def arcface_loss(
         embeddings: `[*units, features]`, floating; their lengths do not count.
         head: `[features, classes]`; the lengths of its columns do not count.
         labels: `[*units]`, integers in [0, classes); others are NaN, in value and gradient.
-        margin: What is added to the label's angle, in radians; 0 or more, may be traced.
+        margin: What is added to the label's angle, in radians; in [0, π], may be traced.
         scale: Multiplies the cosines; positive, may be traced.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
@@ -328,7 +332,7 @@ def arcface_loss(
         The reduced loss; with `reduction=None` one value per embedding.
 
     Raises:
-        ValueError: The shapes do not fit, `margin` is negative or `scale` is not positive.
+        ValueError: The shapes do not fit, `margin` is not in [0, π] or `scale` is not positive.
         TypeError: The embeddings are not floating, or the labels are not integers.
 
     Also known as:
@@ -438,5 +442,5 @@ def _from_centers(
     embeddings, centers, labels = inputs.headed(
         where, class_axis=0, embeddings=embeddings, centers=centers, labels=labels
     )
-    apart = embeddings - over_classes.rows_at(centers, labels)
+    apart = embeddings - vectors.rows_at(centers, labels)
     return jnp.sum(apart / 2 * apart, axis=-1), centers

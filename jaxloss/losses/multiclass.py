@@ -309,8 +309,8 @@ def poly_loss_cross_entropy(
     """
     logits, labels = inputs.distributed(where, logits=logits, labels=labels)
     epsilon = inputs.option("epsilon", epsilon, logits, must_be="a number")
-    misses = jnp.sum(labels * over_classes.complement_of_softmax(logits), axis=-1)
-    values = over_classes.cross_entropy_of_logs(logits, labels) + epsilon * misses
+    misses = over_classes.misses(logits, labels)
+    values = over_classes.cross_entropy(logits, labels) + epsilon * misses
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 

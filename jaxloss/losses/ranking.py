@@ -158,14 +158,16 @@ def margin_ranking_loss(
         Herbrich, Graepel and Obermayer, "Large Margin Rank Boundaries for Ordinal Regression",
         2000.
     """
-    x1, x2, labels = inputs.paired(where, fill={"labels": 1}, x1=x1, x2=x2, labels=labels)
-    inputs.require_signs(labels)
+    x1, x2, signs = inputs.paired(where, fill={"labels": 1}, x1=x1, x2=x2, labels=labels)
+    checks.require_signs(signs, labels)
     margin = inputs.option("margin", margin, x1, must_be="a number")
-    values = numerics.positive_part(margin - numerics.signed(x1 - x2, labels))
+    values = numerics.positive_part(margin - numerics.signed(x1 - x2, signs))
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 
 def _items(where: ArrayLike | None, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """Which items are kept, and which lists have one."""
+    if not shape:
+        raise ValueError("scores must be [*lists, items], got one number, of shape ().")
     kept = inputs.spread("where", True if where is None else where, shape)
     return kept, jnp.any(kept, axis=-1)

@@ -7,8 +7,15 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
-from jaxloss.core import inputs, kernels, numerics, vectors
-from jaxloss.core.reductions import MeanReduction, R, Reduction, defer, reduce
+from jaxloss.core import checks, inputs, kernels, numerics, vectors
+from jaxloss.core.reductions import (
+    MeanReduction,
+    R,
+    Reduction,
+    defer,
+    reduce,
+    require_multiplicities,
+)
 from jaxloss.core.statistics import Mean
 
 #: The kind of target that each loss learns from; what compares directions learns from none.
@@ -200,6 +207,7 @@ def root_mean_squared_error(
     """
     predictions, targets = inputs.elementwise(where, predictions=predictions, targets=targets)
     mean = Mean.of(kernels.squared_error(predictions, targets), where, weights)
+    require_multiplicities(predictions.shape, where, weights)
     return defer(mean, _root, reduction=reduction, name="root_mean_squared_error")
 
 
@@ -441,7 +449,9 @@ def squared_logarithmic_error(
         Törnqvist, Vartia and Vartia, "How Should Relative Changes Be Measured?", 1985.
     """
     predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
-    values = (jnp.log1p(predictions) - jnp.log1p(targets)) ** 2
+    for name, array in (("predictions", predictions), ("targets", targets)):
+        checks.require(lambda x: x >= -1, name, array, "x + 1 has a logarithm")
+    values = (numerics.log1p(predictions) - numerics.log1p(targets)) ** 2
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
 

@@ -9,7 +9,14 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num, Shaped
 
 from jaxloss.core import checks, inputs, numerics, over_classes
-from jaxloss.core.reductions import MeanReduction, R, Reduction, defer, reduce
+from jaxloss.core.reductions import (
+    MeanReduction,
+    R,
+    Reduction,
+    defer,
+    reduce,
+    require_multiplicities,
+)
 from jaxloss.core.statistics import Mean, kept, total
 from jaxloss.parts import overlap
 
@@ -506,6 +513,7 @@ def _sums(
     pixels: tuple[int, ...],
 ) -> tuple[Array, Array, Array]:
     """How much of each class is hit, false and missed."""
+    require_multiplicities(logits.shape[:-1], where, weights)
     p, other = overlap.shares(logits)
     _, times = kept(jnp.zeros(logits.shape[:-1], logits.dtype), where, weights)
     if logits.shape[-1] == 1:  # XLA on CPU sums beside an axis of one number by number

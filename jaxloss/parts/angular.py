@@ -53,7 +53,7 @@ def sphereface_logits(
     embeddings, head, labels = inputs.headed(None, embeddings=embeddings, head=head, labels=labels)
     directions = vectors.normalized(head.T)
     logits = jnp.matmul(embeddings, directions.T, precision="highest")
-    own = over_classes.rows_at(directions, labels)
+    own = vectors.rows_at(directions, labels)
     cosine = jnp.sum(vectors.normalized(embeddings) * own, axis=-1)
     before, now = jnp.ones_like(cosine), cosine
     for _ in range(int(margin) - 1):
@@ -128,14 +128,14 @@ def arcface_logits(
         embeddings: `[*units, features]`, floating; their lengths do not count.
         head: `[features, classes]`; the lengths of its columns do not count.
         labels: `[*units]`, integers in [0, classes); others make their unit NaN.
-        margin: What is added to the label's angle, in radians; 0 or more, may be traced.
+        margin: What is added to the label's angle, in radians; in [0, π], may be traced.
         scale: Multiplies the cosines; positive, may be traced.
 
     Returns:
         `[*units, classes]`. An embedding of length 0 has no direction: its cosines are 0.
 
     Raises:
-        ValueError: The shapes do not fit, `margin` is negative or `scale` is not positive.
+        ValueError: The shapes do not fit, `margin` is not in [0, π] or `scale` is not positive.
         TypeError: The embeddings are not floating, or the labels are not integers.
 
     Example:
@@ -148,7 +148,7 @@ def arcface_logits(
         arXiv:1801.07698.
     """
     embeddings, head, labels = inputs.headed(None, embeddings=embeddings, head=head, labels=labels)
-    margin = inputs.option("margin", margin, embeddings, must_be="0 or more")
+    margin = inputs.option("margin", margin, embeddings, must_be="in [0, π]")
     scale = inputs.option("scale", scale, embeddings, must_be="positive")
     cosines, directions, own = _angles(embeddings, head, labels)
     cosine = jnp.sum(directions * own, axis=-1)
@@ -163,4 +163,4 @@ def _angles(embeddings: Array, head: Array, labels: Array) -> tuple[Array, Array
     """Cosines to every class, the directions of the embeddings, and those of their own classes."""
     directions, of_classes = vectors.normalized(embeddings), vectors.normalized(head.T)
     cosines = jnp.matmul(directions, of_classes.T, precision="highest")
-    return cosines, directions, over_classes.rows_at(of_classes, labels)
+    return cosines, directions, vectors.rows_at(of_classes, labels)

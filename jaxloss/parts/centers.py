@@ -8,7 +8,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, Shaped
 
-from jaxloss.core import inputs, over_classes
+from jaxloss.core import inputs, vectors
 
 
 def update_centers(
@@ -56,7 +56,7 @@ def update_centers(
     units = labels.shape
     kept = inputs.spread("where", True if where is None else where, units)
     own = jax.nn.one_hot(jnp.where(kept, labels, -1), centers.shape[0], dtype=centers.dtype)
-    apart = jax.lax.stop_gradient(embeddings) - over_classes.rows_at(centers, labels)
+    apart = jax.lax.stop_gradient(embeddings) - vectors.rows_at(centers, labels)
     over_units = list(range(len(units)))
     moves = jax.lax.dot_general(
         own, apart, ((over_units, over_units), ((), ())), precision="highest"

@@ -181,9 +181,9 @@ def semi_hard_negatives(
 
 def _kept(labels: ArrayLike, where: ArrayLike | None) -> tuple[Array, Array]:
     """The labels, and which pairs have both their rows."""
-    labels = jnp.asarray(labels)
-    if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels must be [units] integers, got {labels.dtype}{labels.shape}.")
+    labels = inputs.integers(labels)
+    if labels.ndim != 1:
+        raise ValueError(f"labels must be [units] integers, got shape {labels.shape}.")
     kept = inputs.spread("where", True if where is None else where, labels.shape)
     return labels, kept[:, None] & kept[None]
 

@@ -117,7 +117,7 @@ def value_and_grad(
             key = _key_of_part(rng, index, microbatches, axis_name)
             return complete(params, part, rng=key, model_state=model_state, step=step)
 
-        (loss, aux), grads = gradient(forward, _floating_params(params), batch, model_state)
+        (loss, aux), grads = gradient(forward, floating_params(params), batch, model_state)
         result = (value(loss), Aux(aux.model_state, named(loss, aux))) if has_aux else value(loss)
         return result, grads
 
@@ -202,7 +202,7 @@ def _one_of_two_passes(first: Loss, second: Loss) -> Loss:
     )
 
 
-def _floating_params(params: PyTree) -> PyTree:
+def floating_params(params: PyTree) -> PyTree:
     params = jax.tree.map(jnp.asarray, params)
     for path, leaf in jax.tree.leaves_with_path(params):
         if not _floating(leaf):
@@ -225,3 +225,11 @@ def norm(tree: PyTree) -> Array:
     """The Euclidean norm of all leaves together, in float32."""
     squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
     return jnp.sqrt(sum(squares, jnp.zeros((), jnp.float32)))
+
+
+def safe_norm(tree: PyTree) -> Array:
+    """`norm`, by a pass more, where no square overflows or vanishes."""
+    tops = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(tree)]
+    top = functools.reduce(jnp.maximum, map(jnp.float32, tops), jnp.zeros((), jnp.float32))
+    top = jnp.where((top > 0) & jnp.isfinite(top), top, 1)
+    return top * norm(jax.tree.map(lambda leaf: leaf.astype(jnp.float32) / top, tree))

@@ -61,7 +61,7 @@ def with_rows(without: Merged, rows: list[Concat]) -> Merged:
 def require_divisible(batch: PyTree, n: int) -> None:
     for path, leaf in jax.tree.leaves_with_path(batch):
         shape = jnp.shape(leaf)
-        if not shape or shape[0] % n:
+        if n > 1 and (not shape or shape[0] % n):
             raise ValueError(
                 f"batch{jax.tree_util.keystr(path)} has shape {shape}, and microbatches={n} must "
                 "divide its leading axis: jaxloss.pad_batch fills up a batch."
@@ -70,6 +70,8 @@ def require_divisible(batch: PyTree, n: int) -> None:
 
 def part(rows: Merged, n: int, index: Array) -> Merged:
     """The rows index, index + n, index + 2n, ...: each device has its share of every part."""
+    if n == 1:
+        return rows
 
     def own(leaf: ArrayLike) -> Array:
         leaf = jnp.asarray(leaf)

@@ -67,21 +67,18 @@ def objective(loss_fn: LossFn) -> Callable[..., tuple[Loss, Aux]]:
 
 
 def wide(leaf: Array) -> Array:
-    """In at least float32, in which adding many small numbers loses little."""
-    return leaf.astype(jnp.float32) if leaf.dtype.itemsize < 4 else leaf
+    """Floats in at least float32, in which adding many small numbers loses little."""
+    narrow = jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype.itemsize < 4
+    return leaf.astype(jnp.float32) if narrow else leaf
 
 
 def _wide_sums(statistics: Added) -> Added:
     """Rows keep their dtype: they are not added."""
     return jax.tree.map(
-        lambda node: wide(node) if _floating(node) else node,
+        lambda node: node if isinstance(node, Concat) else wide(jnp.asarray(node)),
         statistics,
         is_leaf=lambda node: isinstance(node, Concat),
     )
-
-
-def _floating(node: Array | Concat) -> bool:
-    return not isinstance(node, Concat) and jnp.issubdtype(node.dtype, jnp.floating)
 
 
 def takes(loss_fn: Callable[..., object], name: str) -> bool:
@@ -90,6 +87,8 @@ def takes(loss_fn: Callable[..., object], name: str) -> bool:
 
 
 def _with_aux(result: Loss | tuple[Loss, Aux]) -> tuple[Loss, Aux]:
+    if isinstance(result, Mapping) and not result:
+        raise ValueError("loss_fn returned an empty dict: a loss has one term or more.")
     if not isinstance(result, tuple):
         return result, Aux()
     if len(result) == 2 and isinstance(result[1], Aux):
@@ -115,9 +114,9 @@ def named(loss: Loss, aux: Aux) -> dict[str, Statistic]:
     """The loss, its terms if it has several, and the metrics, each under its name."""
     terms = dict(loss) if isinstance(loss, Mapping) else {}
     whole = Deferred(terms, value) if isinstance(loss, Mapping) else loss
-    for name in ("loss", "grad_norm"):
+    for name in ("loss", "grad_norm", "first_bad_leaf", "loss_scale"):
         if name in terms or name in aux.metrics:
-            raise ValueError(f"{name!r} is a metric of every step: rename the term or metric.")
+            raise ValueError(f"{name!r} is a metric of the step: rename the term or metric.")
     if twice := terms.keys() & aux.metrics.keys():
         raise ValueError(f"{sorted(twice)} are terms of the loss and metrics: rename one.")
     everything = {"loss": whole, **terms, **aux.metrics}

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from jaxloss.core.numerics import ratio
 from jaxloss.core.statistics import Concat, value
-from jaxloss.train.gradient import ValueAndGrad, norm
+from jaxloss.train.gradient import ValueAndGrad, floating_params, safe_norm
 from jaxloss.train.microbatches import merging_scan, part, require_divisible
 from jaxloss.train.objective import Aux, Loss, LossFn, PyTree, mergeable, named, objective, wide
 
@@ -51,7 +51,7 @@ def per_example(*, clip: float, noise: float = 0.0, key: Array | None = None) ->
     Reference:
         Abadi et al., Deep Learning with Differential Privacy, 2016, arXiv:1607.00133.
     """
-    if clip <= 0 or noise < 0:
+    if not (clip > 0 and noise >= 0):
         raise ValueError(f"clip must be positive and noise not negative, got {clip} and {noise}.")
     if noise and key is None:
         raise ValueError("noise needs a key: per_example(..., key=jax.random.key(0)).")
@@ -62,6 +62,7 @@ def per_example(*, clip: float, noise: float = 0.0, key: Array | None = None) ->
         def call(
             params: PyTree, batch: PyTree, *, step: ArrayLike | None = None, **given: PyTree
         ) -> tuple[PyTree, PyTree]:
+            params = floating_params(params)
             clipped = _clipped_sum(loss_fn, microbatches, clip, params, batch, step, **given)
             aux, rows, total = clipped
             if noise and key is not None:
@@ -100,7 +101,8 @@ def _clipped_sum(
 
         grads, (loss, metrics) = jax.grad(number, has_aux=True)(params)
         grads = jax.tree.map(wide, grads)
-        times = jnp.minimum(1, ratio(jnp.asarray(clip, jnp.float32), norm(grads)))
+        clipped = ratio(jnp.asarray(clip, jnp.float32), safe_norm(grads), empty=1)
+        times = jnp.minimum(1, clipped)
         return loss, metrics, jax.tree.map(lambda g: times.astype(g.dtype) * g, grads)
 
     def examples(_: None, index: Array) -> tuple[None, tuple[Loss, PyTree, PyTree]]:

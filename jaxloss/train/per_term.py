@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxloss.core.numerics import ratio
 from jaxloss.core.statistics import Statistic, value
-from jaxloss.train.gradient import ValueAndGrad, norm, value_and_grad
+from jaxloss.train.gradient import ValueAndGrad, safe_norm, value_and_grad
 from jaxloss.train.objective import Aux, Loss, LossFn, PyTree, named, objective
 from jaxloss.train.partition import Trainable, apart
 
@@ -163,21 +163,24 @@ def _only(name: str, complete: Callable[..., tuple[Loss, Aux]]) -> LossFn:
 def _projected(
     params: PyTree, grads: list[PyTree], terms: dict[str, Statistic], rng: Array | None
 ) -> PyTree:
-    """Every projection is a sum of the gradients, so that their products say which."""
-    count = len(grads)
-    products = jnp.stack([jnp.stack([_product(a, b) for b in grads]) for a in grads])
+    """Every projection is a sum of the gradients, so that their cosines and norms say which."""
+    count, norms = len(grads), [safe_norm(grad) for grad in grads]
+    each = list(zip(grads, norms, strict=True))
+    cosines = jnp.stack([jnp.stack([_cosine(*a, *b) for b in each]) for a in each])
+    norms = jnp.stack(norms)
     orders = jnp.tile(jnp.arange(count), (count, 1))
     if rng is not None:
         orders = jax.random.permutation(rng, orders, axis=1, independent=True)
 
     def project(i: Array, order: Array) -> Array:
         def remove(times: Array, j: Array) -> tuple[Array, None]:
-            conflict = jnp.where(i == j, 0, jnp.minimum(times @ products[j], 0))
-            return times.at[j].add(-ratio(conflict, products[j, j])), None
+            conflict = jnp.where(i == j, 0, jnp.minimum(times @ cosines[j], 0))
+            return times.at[j].add(-conflict), None
 
-        return jax.lax.scan(remove, jax.nn.one_hot(i, count, dtype=products.dtype), order)[0]
+        return jax.lax.scan(remove, norms * jax.nn.one_hot(i, count, dtype=norms.dtype), order)[0]
 
-    return _weighted(jnp.sum(jax.vmap(project)(jnp.arange(count), orders), axis=0), grads)
+    times = jnp.sum(jax.vmap(project)(jnp.arange(count), orders), axis=0)
+    return _weighted(ratio(times, norms), grads)
 
 
 def _balanced(
@@ -197,7 +200,7 @@ def _balanced(
         )
     times = jnp.maximum(jnp.stack([params[weights][name] for name in terms]), 0)
     times = ratio(times, jnp.mean(times))
-    norms = jnp.stack([norm(apart(grad, shared)[0]) for grad in grads])
+    norms = jnp.stack([safe_norm(apart(grad, shared)[0]) for grad in grads])
     shares = jnp.stack([terms[name].value() / first_losses[name] for name in terms])
     target = jnp.mean(times * norms) * (shares / jnp.mean(shares)) ** alpha
     slopes = norms * jnp.sign(times * norms - target)
@@ -211,8 +214,11 @@ def _weighted(times: Array, grads: list[PyTree]) -> PyTree:
     )
 
 
-def _product(a: PyTree, b: PyTree) -> Array:
-    """In float32, as `norm`."""
+def _cosine(a: PyTree, length: Array, b: PyTree, of_b: Array) -> Array:
+    """Of two gradients of known norms, in float32; 0 with one that is 0."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    products = [jnp.sum(x.astype(jnp.float32) * y.astype(jnp.float32)) for x, y in pairs]
+    products = [
+        jnp.sum(ratio(x.astype(jnp.float32), length) * ratio(y.astype(jnp.float32), of_b))
+        for x, y in pairs
+    ]
     return sum(products, jnp.zeros((), jnp.float32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
@@ -53,7 +54,8 @@ class Precision:
 
     def __post_init__(self) -> None:
         scale = self.loss_scale
-        if not (scale is None or scale == "dynamic" or (not isinstance(scale, str) and scale > 0)):
+        known = scale in (None, "dynamic") or (not isinstance(scale, str) and 0 < scale < math.inf)
+        if not known:
             raise ValueError(
                 f"loss_scale must be None, 'dynamic' or a positive number, got {scale!r}."
             )
