@@ -172,12 +172,16 @@ def integers(labels: ArrayLike, name: str = "labels") -> Array:
         raise TypeError(f"{name} must be integers, got {dtype}.")
     wide = jnp.int64 if dtype in (jnp.int64, jnp.uint32, jnp.uint64) else jnp.int32
     wide = jax.dtypes.canonicalize_dtype(wide)
-    if isinstance(labels, np.ndarray) and not np.array_equal(labels, labels.astype(wide)):
+    if isinstance(labels, np.ndarray) and _wraps(labels, wide):
         raise ValueError(
             f"{name} of {labels.dtype} must fit {wide}, got up to {np.abs(labels).max()}: number "
             "them anew, or set jax_enable_x64."
         )
     return jnp.asarray(labels).astype(wide)
+
+
+def _wraps(labels: np.ndarray, wide: np.dtype) -> bool:
+    return labels.itemsize > wide.itemsize and not np.array_equal(labels, labels.astype(wide))
 
 
 def _known(labels: Array, classes: int, like: Array) -> tuple[Array, Array]:

@@ -19,6 +19,7 @@ from jaxloss.core.numerics import (
     log1p,
     log_cosh,
     log_mixture,
+    positive_part,
     priced,
     ratio,
     second_order,
@@ -99,7 +100,7 @@ def sigmoid_focal(x: Array, y: Array, gamma: Array) -> Array:
 @closed_form(lambda x, q: (q - 0.5) + jnp.sign(x) / 2, lambda x, q: x)
 def pinball(x: Array, q: Array) -> Array:
     """max(q·x, (q - 1)·x), with the middle of its slopes at 0."""
-    return xtimes(q, jnp.maximum(x, 0)) + xtimes(1 - q, jnp.maximum(-x, 0))
+    return xtimes(q, positive_part(x)) + xtimes(1 - q, positive_part(-x))
 
 
 @closed_form(lambda x, y: 2 * (x - y), lambda x, y: 2 * (y - x))
