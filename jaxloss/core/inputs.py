@@ -170,8 +170,7 @@ def integers(labels: ArrayLike, name: str = "labels") -> Array:
     dtype = jnp.result_type(labels)
     if not jnp.issubdtype(dtype, jnp.integer):
         raise TypeError(f"{name} must be integers, got {dtype}.")
-    wide = jnp.int64 if dtype in (jnp.int64, jnp.uint32, jnp.uint64) else jnp.int32
-    wide = jax.dtypes.canonicalize_dtype(wide)
+    wide = jax.dtypes.canonicalize_dtype("int64" if jnp.iinfo(dtype).max > 2**31 else "int32")
     if isinstance(labels, np.ndarray) and _wraps(labels, wide):
         raise ValueError(
             f"{name} of {labels.dtype} must fit {wide}, got up to {np.abs(labels).max()}: number "
