@@ -325,6 +325,15 @@ def test_microbatches_give_the_same_model_in_less_memory(jaxloss, tmp_path):
         np.testing.assert_allclose(models[0][name], models[1][name], atol=1e-5)
 
 
+def test_a_run_that_fails_leaves_its_folder_as_it_was(jaxloss, mistake, tmp_path):
+    usual = "fit --data iris --hidden 4 --epochs 2 --out run".split()
+    assert jaxloss(*usual)[0] == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    mistake(*usual, "--learning-rate", "1e30")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    assert "config.json" in before
+
+
 def test_a_run_overwrites_its_folder_whole_and_leaves_no_temporary_file(jaxloss, tmp_path):
     for epochs in (2, 1):
         jaxloss("fit", "--data", "iris", "--epochs", epochs, "--hidden", 4, "--out", "run")

@@ -1,5 +1,6 @@
 """`jaxloss fit` with checkpoints, averages and fewer bits, and a run that goes on in its folder."""
 
+import shutil
 import signal
 
 import commands
@@ -37,6 +38,12 @@ def test_a_run_goes_on_in_its_folder(jaxloss, mistake, tmp_path, monkeypatch):
         config.write_text(wrong)
         assert "config.json" in mistake(*usual, "--resume")
     config.write_text(text)
+    shutil.copytree(tmp_path / "run", tmp_path / "damaged")
+    for file in (tmp_path / "damaged" / "checkpoints").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    damaged = ["damaged" if word == "run" else word for word in usual]
+    assert "can be continued" in mistake(*damaged, "--resume")
     assert jaxloss(*usual, "--resume")[0] == 0
     for name in ("history.csv", "model.npz", "result.json"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -20,7 +20,7 @@ from jaxloss.cli.recipes import Recipe
 from jaxloss.cli.table import Split
 from jaxloss.core.statistics import Statistic
 from jaxloss.loop.batches import on_device
-from jaxloss.loop.checkpoint import Checkpoints
+from jaxloss.loop.checkpoint import CheckpointError, Checkpoints
 from jaxloss.loop.fit import Evaluate, fit
 from jaxloss.loop.history import History
 from jaxloss.loop.nonfinite import NonFiniteError
@@ -77,8 +77,8 @@ def train(
     then knows what a step costs.
 
     Raises:
-        Mistake: The batch does not split into the microbatches, the loss was never finite, or a
-            step was not and should be.
+        Mistake: The batch does not split into the microbatches, the loss was never finite, a step
+            was not and should be, or no checkpoint can be read.
     """
     step = options.step(experiment.loss, recipe)
     everywhere, over_devices = processes.shardings()
@@ -102,6 +102,8 @@ def train(
     except NonFiniteError as error:
         what = str(error).partition(". ")[0]
         raise Mistake(f"{what}: lower --learning-rate, or say --nonfinite skip.") from None
+    except CheckpointError as error:
+        raise Mistake(str(error)) from None
     return _fitted(history.best_state or state, history, recipe)
 
 
@@ -141,8 +143,15 @@ def scores(experiment: Learning, fitted: Fitted) -> Scores:
     return {part: score(fitted.params, part) for part in experiment.split}
 
 
-def save(path: Path, experiment: Learning, fitted: Fitted, result: Mapping[str, object]) -> None:
-    """`history.csv`, `loss.png`, `model.npz` and `result.json`."""
+def save(
+    path: Path,
+    config: Mapping[str, object],
+    experiment: Learning,
+    fitted: Fitted,
+    result: Mapping[str, object],
+) -> None:
+    """`config.json`, `history.csv`, `loss.png`, `model.npz` and `result.json`."""
+    folder.save_json(path / "config.json", config)
     folder.save(path / "history.csv", fitted.history.to_csv)
     folder.save(path / "loss.png", fitted.history.plot)
     arrays = experiment.arrays(fitted.params)

@@ -56,7 +56,8 @@ def run_fit(
     options.optimizer(recipe)
     recipe.size(len(experiment.split["train"]))
     said = {"loss": entry.name, "loss_options": {k: _plain(v) for k, v in chosen.items()}}
-    path = _folder(out, table.name, _config(_facts(table), recipe, said), resume=resume)
+    config = _config(_facts(table), recipe, said)
+    path = _folder(out, table.name, config, recipe, resume=resume)
     if table.raw:
         fitted = line.train(experiment, recipe, _show_steps(console))
     else:
@@ -65,7 +66,7 @@ def run_fit(
     scores = fit.scores(experiment, fitted)
     weights = line.weights(fitted.params) if table.raw else {}
     epochs = {"best_epoch": fitted.best_epoch, "epochs": len(fitted.history.steps)}
-    fit.save(path, experiment, fitted, {**scores, **weights, **epochs})
+    fit.save(path, config, experiment, fitted, {**scores, **weights, **epochs})
     console.print(_grid(scores))
     found = "".join(f"{name} = {value:.7f}, " for name, value in weights.items())
     unit = "step" if table.raw else "epoch"
@@ -92,9 +93,9 @@ def run_compare(
         tasks.require_fit(entry, table)
     path = folder.create(out, f"compare-{table.name}")
     said = {"losses": losses, "seeds": seeds.tolist(), "outliers": outliers}
-    folder.save_json(path / "config.json", _config(_facts(table), recipe, said))
     with console.status(f"Training {len(entries)} losses with {len(seeds)} seeds each"):
         found = compare.compare(table, entries, seeds, recipe, outliers=outliers)
+    folder.save_json(path / "config.json", _config(_facts(table), recipe, said))
     for name, rows in (("compare", compare.last(found)), ("curves", found)):
         folder.save(path / f"{name}.csv", functools.partial(rows.to_csv, index=False))
     title = f"{table.target} ({table.name}), {len(seeds)} seeds, {outliers:.0%} outliers"
@@ -159,13 +160,14 @@ def _fit_text(
     options.optimizer(recipe)
     recipe.size(len(lesson.split["train"]))
     said = {"loss": entry.name, "loss_options": {k: _plain(v) for k, v in chosen.items()}}
-    path = _folder(out, "text", _config(text.facts(), recipe, said), resume=resume)
+    config = _config(text.facts(), recipe, said)
+    path = _folder(out, "text", config, recipe, resume=resume)
     console.print(f"{text.described()}\n{lesson.described()}", highlight=False)
     progress, meter = console.is_terminal and not console.quiet, Meter()
     fitted = fit.train(lesson, recipe, path, progress=progress, meter=meter)
     scores, cost = lesson.scores(fitted.params, fitted.precision), meter.cost
     taken = {"best_step": fitted.best_step, "steps": int(fitted.history.steps[-1])}
-    fit.save(path, lesson, fitted, {**scores, **taken})
+    fit.save(path, config, lesson, fitted, {**scores, **taken})
     language.save(path, lesson, fitted.history)
     folder.save_json(path / "cost.json", dataclasses.asdict(cost))
     console.print(_grid(scores))
@@ -186,9 +188,9 @@ def _compare_text(
         language.require_fit(entry)
     path = folder.create(out, "compare-text")
     said = {"losses": [entry.name for entry in entries], "seeds": seeds.tolist()}
-    folder.save_json(path / "config.json", _config(text.facts(), recipe, said))
     console.print(text.described(), highlight=False)
     found = lessons.compare(text, entries, seeds, recipe, progress=console.is_terminal)
+    folder.save_json(path / "config.json", _config(text.facts(), recipe, said))
     curves = pd.concat([each.curves() for each in found])
     last = pd.DataFrame([each.row() for each in found])
     for name, rows in (("compare", last), ("curves", curves)):
@@ -212,10 +214,14 @@ def _costs(found: Sequence[lessons.Learnt], counts: float) -> Grid:
     return grid
 
 
-def _folder(out: Path | None, name: str, config: Mapping[str, object], *, resume: bool) -> Path:
+def _folder(
+    out: Path | None, name: str, config: Mapping[str, object], recipe: Recipe, *, resume: bool
+) -> Path:
+    """Its options are written with the results, and before where checkpoints need them."""
     folder.check(out, config, resume=resume)
     path = folder.create(out, name)
-    folder.save_json(path / "config.json", config)
+    if recipe.checkpoint_every is not None:
+        folder.save_json(path / "config.json", config)
     return path
 
 

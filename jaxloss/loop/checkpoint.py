@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 _LONGEST = 300  # bytes of what processes tell each other
 
 
+class CheckpointError(ValueError):
+    """There are checkpoints, and none that can be gone on from."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:
     """Where `fit` keeps its checkpoints, how often it makes one, and which of them stay.
@@ -136,7 +140,7 @@ class Keeper:
             return saved
         if not bad:
             return None
-        raise ValueError(
+        raise CheckpointError(
             f"no checkpoint in {self.manager.directory} can be continued: {_listed(bad)}. Give "
             "the model and the optimizer that it was made with, or another folder."
         )
