@@ -64,6 +64,9 @@ def measure(chosen: argparse.Namespace, console: Console) -> int:
     if chosen.device:
         platform = "cuda" if chosen.device == "gpu" else str(chosen.device)
         os.environ["JAX_PLATFORMS"] = platform
+        if not _has_devices():
+            console.print(f"JAX finds no {chosen.device} here: leave --device out.")
+            return 2
     from bench import machine, peers, show
     from bench.rows import Results
     from bench.suites import NAMES, suite
@@ -102,6 +105,15 @@ def measure(chosen: argparse.Namespace, console: Console) -> int:
         for picture in plots.save(results, chosen.plots):
             console.print(f"written: {picture}")
     return int(any(row.ours.note.startswith("cannot") for row in results.rows))
+
+
+def _has_devices() -> bool:
+    import jax
+
+    try:
+        return bool(jax.devices())
+    except (RuntimeError, AssertionError):  # the second is what JAX 0.10 fails by
+        return False
 
 
 def _command(chosen: argparse.Namespace) -> str:

@@ -243,6 +243,18 @@ def test_a_word_that_bench_does_not_know_is_a_sentence(words, sentence, monkeypa
     assert sentence in " ".join("".join(capsys.readouterr()).split())
 
 
+@pytest.mark.parametrize("error", [RuntimeError, AssertionError])
+def test_a_device_that_is_not_there_is_a_sentence(error, monkeypatch, capsys):
+    def devices():
+        raise error
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setattr("jax.devices", devices)
+    monkeypatch.setattr("sys.argv", ["bench", "limit", "--device", "gpu"])
+    assert bench.main() == 2
+    assert "JAX finds no gpu here" in capsys.readouterr().out
+
+
 def test_no_loss_of_a_name_is_no_result():
     (none,) = suite("accuracy").rows(Options(losses="nosuch"))
     assert none.ours.note == "cannot: no loss has 'nosuch' in its name"

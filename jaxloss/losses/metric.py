@@ -55,7 +55,8 @@ def triplet_margin_loss(
         The reduced loss; with `reduction=None` one value per triplet.
 
     Raises:
-        ValueError: The shapes differ, `norm` is less than 1, or `margin` is negative.
+        ValueError: The shapes differ, `norm` is less than 1 or given beside a `distance`, which
+            must take the last axis away, or `margin` is negative.
         TypeError: The anchors are not floating.
 
     Also known as:
@@ -86,6 +87,8 @@ def triplet_margin_loss(
         where, features=1, anchors=anchors, positives=positives, negatives=negatives
     )
     margin = inputs.option("margin", margin, anchors, must_be="0 or more")
+    if distance is not None and not (isinstance(norm, int) and norm == 2):
+        raise ValueError(f"norm={norm} and a distance are two answers: give one.")
 
     def d(x: Array, y: Array) -> Array:
         return distances.distances(x, y, norm) if distance is None else distance(x, y)
