@@ -46,11 +46,18 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.json and options.json.suffix == ".md":
         parser.error(f"--json {options.json} is where the report goes: name it .json")
+    if options.json and not os.access(_nearest(options.json.absolute().parent), os.W_OK):
+        parser.error(f"--json {options.json} cannot be written there")
     if options.plots and options.plots.exists() and not options.plots.is_dir():
         parser.error(f"--plots {options.plots} is a file: name a folder")
     if unknown := set(options.suite) - set(NAMES):
         parser.error(f"there is no suite {', '.join(unknown)}: it is one of {', '.join(NAMES)}")
     return options
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the first above it that there is."""
+    return next(each for each in (folder, *folder.parents) if each.exists())
 
 
 def _positive(text: str) -> int:
@@ -95,7 +102,7 @@ def measure(chosen: argparse.Namespace, console: Console) -> int:
         if chosen.json:
             show.save(results, chosen.json)
     show.summary(results, console)
-    path = chosen.json or _committed(results.machine, suites, chosen.quick)
+    path = chosen.json or _committed(results.machine)
     if path:
         show.save(results, path)
         console.print(f"written: {path}, {path.with_suffix('.md')}")
@@ -125,12 +132,10 @@ def _command(chosen: argparse.Namespace) -> str:
     return " ".join(words)
 
 
-def _committed(machine: dict[str, object], suites: list[str], quick: bool) -> Path | None:
-    """A whole run is kept under the device's name."""
-    from bench.suites import NAMES
-
+def _committed(machine: dict[str, object]) -> Path | None:
+    """A whole run, with every peer and all rounds, is kept under the device's name."""
     name = re.sub("[^a-z0-9]+", "-", str(machine["device"]).lower()).strip("-")
-    return None if quick or len(suites) < len(NAMES) else RESULTS / f"{name}.json"
+    return RESULTS / f"{name}.json" if machine["command"] == "python -m bench" else None
 
 
 def _readme(arguments: list[str]) -> int:

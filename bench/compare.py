@@ -14,9 +14,20 @@ BEYOND = 1.05  # the interval's lower end
 
 
 def main(before: Results, after: Results, console: Console) -> int:
-    """Prints what became slower or larger; 1 if anything did."""
-    if before.machine["device"] != after.machine["device"]:
-        console.print(f"not the same device: {before.machine['device']}, {after.machine['device']}")
+    """Prints what became slower or larger, or no longer runs; 1 if anything did.
+
+    2 where the two cannot be compared.
+    """
+    devices = [results.machine.get("device", "unknown") for results in (before, after)]
+    if devices[0] != devices[1]:
+        console.print(f"The devices are two, {devices[0]} and {devices[1]}: compare runs of one.")
+        return 2
+    known = {(row.suite, row.name) for row in before.rows}
+    common = [row for row in after.rows if (row.suite, row.name) in known]
+    if not common:
+        console.print("The two have no row in common: compare runs of the same suites.")
+        return 2
+    console.print(f"{len(common)} rows in common, of {len(before.rows)} and {len(after.rows)}")
     slower = list(worse(before, after))
     for line in slower:
         console.print(line, markup=False)
@@ -30,6 +41,8 @@ def worse(before: Results, after: Results) -> Iterator[str]:
         old = known.get((row.suite, row.name))
         if old is None:
             continue
+        if old.ours.seconds and not row.ours.seconds:
+            yield f"{row.suite}: {row.name}: no longer runs: {row.ours.note}"
         change = _change(old, row)
         if change and change.low > BEYOND:
             yield f"{row.suite}: {row.name}: {change} of the time before"

@@ -43,13 +43,23 @@ def _particular(keyword: ast.keyword) -> bool:
     return keyword.arg == "weights" or constant
 
 
+def without(tree: ast.Expression, names: set[str]) -> ast.Expression:
+    """The call without the keywords whose values are these."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            node.keywords = [k for k in node.keywords if ast.unparse(k.value) not in names]
+    return tree
+
+
 def mean_of(line: Line, count: int) -> Callable[..., Any]:
     """The mean of what the line says, as a function of as many arrays that reads it once."""
     there, places = line.counterpart.there, [np.zeros(2) for _ in range(count)]
     letters, factor = line.letters(tuple(places)), line.factor()
     given = {name: i for name, v in letters.items() for i, a in enumerate(places) if v is a}
     constant = {name: value for name, value in letters.items() if name not in given}
-    code = compile(ast.parse(there, mode="eval"), there, "eval")
+    # an option that is an array, such as a weight of 1 for every label, torch would multiply by
+    idle = {name for name, value in constant.items() if isinstance(value, np.ndarray)}
+    code = compile(without(ast.parse(there, mode="eval"), idle), there, "eval")
 
     known: dict[str, Any] = {}  # from the first call on, which imports the peer
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from bench import markdown
 from bench.machine import sentence
-from bench.measure import PAUSE
+from bench.measure import FEW, PAUSE
 from bench.reasons import slower
 from bench.rows import Measured, Results, Row, fraction, limits
 
@@ -22,7 +22,8 @@ Written by `{command}`; all rounds are in the JSON of the machine, beside it. {m
 Medians of the rounds, in which all contenders of a row take turns in one process on all cores,
 jitted in JAX, after their results were checked against ours; the pause before each is {pause} ms,
 for the threads of one (torch's and XLA's are two pools) to sleep when another runs. The ratio has
-a 95 % interval by resampling the rounds; *even* is one that spans 1. Memory is what XLA allocates
+a 95 % interval by resampling the rounds, or of less than {few} their range; *even* is one that
+spans 1. Memory is what XLA allocates
 besides inputs and outputs, or, marked *peak*, what one call adds to the resident memory of a fresh
 process. The limit is the highest rate of the resource that binds which anything in this run
 reached, with bytes and flops counted beside the workload."""
@@ -89,6 +90,7 @@ def report(results: Results, only: str = "") -> str:
         command=machine["command"],
         machine=sentence(machine),
         pause=1e3 * PAUSE,
+        few=FEW,
     )
     parts = [about]
     for suite in dict.fromkeys(row.suite for row in results.rows if only in ("", row.suite)):
@@ -107,7 +109,10 @@ def summary(results: Results, console: Console) -> None:
         ratio = row.ratio(who)
         console.print(f"slower: {row.suite}: {row.name}: {ratio} of {who}", markup=False)
     bounds = sum(len(row.bounds) for row in results.rows)
+    compared = sum(row.compared() for row in results.rows)
+    by_median = sum("by the interval's end" not in miss for _, miss in missed)
     console.print(
-        f"{len(results.rows)} rows, {bounds} bounds, {len(missed)} missed; "
+        f"{len(results.rows)} rows; {bounds} bounds, of which {compared} compared and "
+        f"{len(missed)} missed, {by_median} of them by the median; "
         f"{len(unknown)} times slower than a peer without a reason"
     )

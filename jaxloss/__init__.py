@@ -24,6 +24,7 @@ from jaxloss.loop.evaluate import make_eval_step as make_eval_step
 from jaxloss.loop.evaluate import pad_batch as pad_batch
 from jaxloss.loop.fit import fit as fit
 from jaxloss.loop.history import History as History
+from jaxloss.loop.minimize import Minimum as Minimum
 from jaxloss.loop.minimize import minimize as minimize
 from jaxloss.loop.nonfinite import NonFiniteError as NonFiniteError
 from jaxloss.loop.stopping import EarlyStop as EarlyStop
@@ -138,4 +139,5 @@ from jaxloss.train.per_term import gradnorm as gradnorm
 from jaxloss.train.per_term import pcgrad as pcgrad
 from jaxloss.train.precision import Precision as Precision
 from jaxloss.train.step import TrainState as TrainState
+from jaxloss.train.step import TrainStep as TrainStep
 from jaxloss.train.step import make_train_step as make_train_step

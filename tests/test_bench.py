@@ -1,9 +1,11 @@
 """The bench measures what it says: planted errors come out at their size, bad input is counted."""
 
+import ast
 import dataclasses
 import mmap
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import mpmath
 import numpy as np
@@ -16,9 +18,9 @@ from bench import __main__ as bench
 from bench import accuracy, compare, faults, machine, measure, oracles, plots, readme, show
 from bench.exact import digits, numpy_of_objects
 from bench.measure import Ratio, busy, compiled, device_seconds, peak_increase
-from bench.registry import case_of, contenders
+from bench.registry import case_of, contenders, without
 from bench.rows import Measured, Results, Row, Work, fraction, limits
-from bench.suites import NAMES, scaling, sharded, startup, suite
+from bench.suites import NAMES, pointwise, scaling, sharded, startup, suite
 from bench.workload import Contender, Options, Workload, row_of
 
 
@@ -260,13 +262,65 @@ def test_no_loss_of_a_name_is_no_result():
     assert none.ours.note == "cannot: no loss has 'nosuch' in its name"
 
 
-def test_a_fraction_above_the_limit_fails():
+def test_a_rate_far_above_the_limit_fails():
     row = of_rounds(1.0)
-    known = limits([row])
-    (resource,) = known
-    assert fraction(row, row.ours, known) == pytest.approx(0.5)
-    with pytest.raises(ValueError, match=r"reached 2.00 of the machine"):
-        fraction(row, row.contenders["peer 1.0"], {resource: known[resource] / 2})
+    assert fraction(row, row.ours, limits([row])) == pytest.approx(0.5)
+    limit = dataclasses.replace(row, suite="limit")
+    assert limits([row, limit]) == limits([row])
+    double, triple = (
+        dataclasses.replace(row, work=Work(n * row.work.read, n * row.work.written))
+        for n in (1.9, 3)
+    )
+    assert limits([double, limit]) == limits([double])
+    with pytest.raises(ValueError, match=r"name reached 3.0 of the machine's limit for .*counted"):
+        limits([triple, limit])
+
+
+def test_ours_must_be_finite_and_run():
+    """Or there is nothing to compare with, and the row says so."""
+
+    def raises():
+        raise ValueError("no")
+
+    for call, said in ((lambda: np.inf, "wrong: not finite"), (raises, "cannot: ValueError: no")):
+        ours, peer = (
+            measure.Program(call, lambda value: [np.asarray(value)]) for call in (call, lambda: 1.0)
+        )
+        measure.alternate({"ours": ours, "peer": peer}, 1, 1.0)
+        assert ours.wrong == said and peer.wrong.startswith("not timed") and not peer.seconds
+    measure.alternate({}, 1, 1.0)
+
+
+def test_runs_that_cannot_be_compared(capsys):
+    run = a_run(of_rounds(1.0))
+    other = dataclasses.replace(run, machine={**run.machine, "device": "another"})
+    for after in (other, a_run(dataclasses.replace(of_rounds(1.0), name="another"))):
+        assert compare.main(run, after, Console(width=200)) == 2
+    gone = of_rounds(1.0)
+    gone.ours.seconds, gone.ours.note = [], "cannot: ValueError: no"
+    assert compare.main(run, a_run(gone), Console(width=200)) == 1
+    said = capsys.readouterr().out
+    assert "The devices are two" in said and "no row in common" in said
+    assert "name: no longer runs: cannot: ValueError: no" in said
+
+
+def test_a_weight_of_1_for_every_label_is_not_given_to_a_peer():
+    """torch multiplies by it, which takes half as long again."""
+    called = ast.parse("entropy(x, y, pos_weight=c, p=n).mean()", mode="eval")
+    assert ast.unparse(without(called, {"c"})) == "entropy(x, y, p=n).mean()"
+
+
+@pytest.mark.parametrize("case", pointwise.cases(False), ids=str)
+def test_inputs_have_no_ties_and_no_result_is_infinite(case, rng):
+    """At a tie peers choose other slopes, and are not wrong; in halves too."""
+    arrays = pointwise.arrays_of(case, 2**12, rng)
+    for array, domain in zip(arrays, case.domains, strict=True):
+        if array.dtype.kind == "f" and domain == "real":
+            _, counts = np.unique(array, return_counts=True)
+            assert counts.max() <= 2
+    halves = [jnp.asarray(a, jnp.bfloat16 if a.dtype.kind == "f" else None) for a in arrays]
+    value, grad = jax.value_and_grad(case.call)(*halves)
+    assert np.isfinite(value) and np.isfinite(grad.astype(np.float32)).all()
 
 
 def test_what_became_slower_is_said(tmp_path, capsys):

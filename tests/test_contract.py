@@ -40,7 +40,7 @@ KEYWORDS = ("where", "weights", "reduction")
 HOW = ("schedule", "memory_budget", "implementation")  # they say how to compute, not what
 
 
-def options_of(case, **keywords):
+def loss_of(case, **keywords):
     return functools.partial(case.call, **keywords)
 
 
@@ -128,7 +128,7 @@ def test_float64_does_not_appear_by_itself(case, rng):
         arrays = arrays_of(case, rng, dtype=np.float64)
         first = jnp.asarray(arrays[0], jnp.float32)
         weights = np.ones(UNITS)
-        loss = functools.partial(options_of(case), weights=weights)
+        loss = functools.partial(loss_of(case), weights=weights)
         assert jax.eval_shape(loss, first, *arrays[1:]).dtype == jnp.float32
         assert jax.eval_shape(loss, *arrays).dtype == jnp.float64
 
@@ -210,7 +210,7 @@ def test_extreme_batches_are_finite_where_the_truth_is(case, rng):
 
 @law(only=has_corners)
 def test_corners(case):
-    both = users_jit(jax.value_and_grad(options_of(case)))
+    both = users_jit(jax.value_and_grad(loss_of(case)))
     for arrays, want, *grad in case.corners:
         arrays = [np.array(a if i in case.shared else [a]) for i, a in enumerate(arrays)]
         value, slope = both(*typed(arrays, np.float32))
@@ -264,7 +264,7 @@ def test_nothing_sees_what_is_deleted(case, rng):
         def f(*floats):
             given, others = iter(floats), iter(rest)
             inputs = [next(given) if is_float(a) else next(others) for a in arrays]
-            return options_of(case, where=where)(*inputs)
+            return loss_of(case, where=where)(*inputs)
 
         grad = jax.grad(f, tuple(range(len(floats))))
         if case.reverse_only:
@@ -307,7 +307,7 @@ def test_weights_repeat(case, rng):
     arrays = arrays_of(case, rng, COPIES.shape)
     got, got_grads = run(case, "mean", arrays, weights=COPIES)
     if case.kind == "coupled":  # a unit's own terms repeat, the others see it as it was
-        terms = jax.jit(options_of(case, reduction=lambda *got: got))
+        terms = jax.jit(loss_of(case, reduction=lambda *got: got))
         values, where, counts = map(np.asarray, terms(*arrays))
         close(got, np.average(values, weights=COPIES * where * counts))
         return
@@ -341,7 +341,7 @@ def test_reductions_are_of_the_values(case, rng):
             jaxloss.unit_stats,
             last,
         )
-        loss = options_of(case, where=where, weights=weights)
+        loss = loss_of(case, where=where, weights=weights)
         return [loss(*arrays, reduction=reduction) for reduction in reductions]
 
     total, values, mean, stats, unit, unit_stats, own = reduced(arrays, KEPT, weights)
@@ -377,7 +377,7 @@ def test_masks_have_the_shape_of_leading_axes(case, rng):
         close(other, first)
     for name, wrong in (("where", np.ones((4, 1), bool)), ("weights", np.ones(3, np.float32))):
         with pytest.raises(ValueError, match=rf"{name} of shape .*leading axes"):
-            jax.eval_shape(options_of(case, **{name: wrong}), *arrays)
+            jax.eval_shape(loss_of(case, **{name: wrong}), *arrays)
 
 
 # ---- a loss is a sum that can be split
@@ -398,7 +398,7 @@ def test_any_partition_gives_the_whole(case, rng):
     def merged(batch, sizes):
         def stats_of(part):
             *arrays, where, weights = part
-            return options_of(case, where=where, weights=weights, reduction=jaxloss.stats)(*arrays)
+            return loss_of(case, where=where, weights=weights, reduction=jaxloss.stats)(*arrays)
 
         def whole(first):
             parts = split(case, (first, *batch[1:]), sizes)
@@ -425,7 +425,7 @@ def test_statistics_have_one_shape(case, rng):
     """Sums do not grow with the batch; rows do, and serve coupled losses only."""
 
     def leaves(units, **masks):
-        loss = options_of(case, reduction=jaxloss.stats, **masks)
+        loss = loss_of(case, reduction=jaxloss.stats, **masks)
         return jax.eval_shape(loss, *arrays_of(case, rng, (units,)))
 
     four, eight = leaves(4), leaves(8)
@@ -444,7 +444,7 @@ def test_statistics_have_one_shape(case, rng):
 
 @law("plain", "coupled")
 def test_nan_stays_in_its_unit(case, rng):
-    arrays, loss = arrays_of(case, rng), jax.jit(options_of(case, reduction=None))
+    arrays, loss = arrays_of(case, rng), jax.jit(loss_of(case, reduction=None))
     for argument in set(floats_of(arrays)) - set(case.shared):
         bad = poisoned(case, arrays, np.arange(UNITS) != 2, 0.5)[argument]
         bad[2] = np.nan
@@ -457,7 +457,7 @@ def test_nan_stays_in_its_unit(case, rng):
 def test_nan_shows_in_a_large_batch(case, rng):
     """Where XLA works on vectors too: its maximum and its exp may lose a NaN there."""
     units = 64 if case.kind == "coupled" else 4096
-    arrays, loss = arrays_of(case, rng, (units,)), users_jit(options_of(case))
+    arrays, loss = arrays_of(case, rng, (units,)), users_jit(loss_of(case))
     assert np.isfinite(loss(*arrays))
     for argument in set(floats_of(arrays)) - set(case.shared):
         bad = poisoned(case, arrays, np.arange(units) != 2, np.nan)[argument]
@@ -488,7 +488,7 @@ def test_checked_names_what_is_bad(case, rng):
     arrays, all_kept, ones = arrays_of(case, rng), KEPT | ~KEPT, np.ones(UNITS, np.float32)
     names = case.names()
     loss = jax.jit(
-        lambda arrays, where, weights: options_of(case, where=where, weights=weights)(*arrays)
+        lambda arrays, where, weights: loss_of(case, where=where, weights=weights)(*arrays)
     )
     check = jaxloss.checked(loss)
     assert np.isfinite(check(arrays, all_kept, ones))
@@ -516,7 +516,7 @@ def test_errors_name_the_argument(case, rng):
 
     def raises(error, match, *arrays, **keywords):
         with pytest.raises(error, match=match):
-            jax.eval_shape(options_of(case, **keywords), *arrays)
+            jax.eval_shape(loss_of(case, **keywords), *arrays)
 
     for i in set(range(1, len(arrays))) - set(case.shared):
         shorter, deeper = arrays[i][:-1], arrays[i][:, None]
@@ -552,7 +552,7 @@ def test_every_mode_of_differentiation(case, rng):
         v = ((x + move) - (x - move)) / (2 * h)  # as rounded
 
         def f(x):
-            return options_of(case)(x, *arrays[1:])
+            return loss_of(case)(x, *arrays[1:])
 
         grad = jax.jit(jax.grad(f))  # traced once for all that takes it
 
@@ -570,7 +570,7 @@ def test_every_mode_of_differentiation(case, rng):
             close(got, (up[0] - down[0]) / (2 * h), "differences", floor=1e-9 * size)
         for got in curves:
             close(got, (up[1] - down[1]) / (2 * h), "differences", floor=1e-9 * bend)
-        loss, one = options_of(case), case.take(arrays, slice(1))
+        loss, one = loss_of(case), case.take(arrays, slice(1))
         twice = [np.stack([a, a]) for a in one]
         batch, alone = jax.jit(lambda twice, one: (jax.vmap(loss)(*twice), loss(*one)))(twice, one)
         np.testing.assert_allclose(batch, [alone] * 2, rtol=1e-12)
@@ -636,17 +636,17 @@ def test_one_trace_and_no_scatter(case, rng):
     @jax.jit
     def grad(arrays, where, weights):
         traces.append(1)
-        loss = options_of(case, where=where, weights=weights)
+        loss = loss_of(case, where=where, weights=weights)
         return jax.value_and_grad(loss)(*arrays)
 
     for weights in (np.ones(UNITS, np.float32), np.arange(UNITS, dtype=np.float32)):
         jax.eval_shape(grad, arrays, KEPT, weights)
     assert len(traces) == 1
-    by_first = functools.partial(jax.vjp, lambda x: options_of(case)(x, *arrays[1:]))
+    by_first = functools.partial(jax.vjp, lambda x: loss_of(case)(x, *arrays[1:]))
     value, pull = jax.eval_shape(by_first, arrays[0])
     lowered = jax.jit(lambda pull, slope: pull(slope)).lower(pull, value).as_text()
     assert not re.search(r"stablehlo\.(scatter|gather|sort)", lowered)
-    jaxpr = jax.make_jaxpr(options_of(case))(*arrays)
+    jaxpr = jax.make_jaxpr(loss_of(case))(*arrays)
     given = sum(np.size(v) for k, v in case.options.items() if k not in HOW)
     assert sum(np.size(constant) for constant in jaxpr.consts) <= given
 
@@ -655,7 +655,7 @@ def test_one_trace_and_no_scatter(case, rng):
 
 
 def value_of(row, arrays, **options):
-    return float(jax.jit(options_of(row, **options))(*arrays))
+    return float(jax.jit(loss_of(row, **options))(*arrays))
 
 
 @law(losses=True)
@@ -685,7 +685,7 @@ def test_every_option_changes_something(case, rng):
         required = parameter.default is parameter.empty
         for row in givers:
             another = 2 * row.options[parameter.name] if required else parameter.default
-            losses = options_of(row), options_of(row, **{parameter.name: another})
+            losses = loss_of(row), loss_of(row, **{parameter.name: another})
             both = jax.jit(lambda *arrays, losses=losses: [loss(*arrays) for loss in losses])
             first, second = both(*arrays_of(row, rng))
             if first != second:

@@ -254,7 +254,7 @@ def test_early_stop(values, options, best, bad, stop):
 
     for state in (watch(values), jax.jit(watch)(values)):
         np.testing.assert_array_equal(state.best, np.float32(best))
-        assert (state.bad, state.stop) == (bad, stop)
+        assert (state.since_best, state.should_stop) == (bad, stop)
     wrong: Any = "least"
     with pytest.raises(ValueError, match="patience must be 1 or more, or None, got 0"):
         EarlyStop(patience=0)

@@ -63,7 +63,7 @@ def test_no_array_holds_a_quarter_of_the_pairs(loss, rng):
         arguments: Any = x, z, jnp.float32(20), weights
         gradient = [
             jax.jit(jax.value_and_grad(functools.partial(f, how, reduction), (0, 1, 2, 3)))
-            for how in ("dense", "blocks")
+            for how in ("plain", "blocks")
         ]
         program: Any = gradient[1].lower(*arguments).compile()
         assert largest(program.as_text()) < 250 * 250 / 4
@@ -85,7 +85,7 @@ def test_given_negatives_go_by_blocks_too(shared, rng):
     arguments: Any = x, z, negatives, jnp.float32(5)
     dense, blocks = (
         jax.jit(jax.value_and_grad(functools.partial(f, how), (0, 1, 2, 3)))
-        for how in ("dense", "blocks")
+        for how in ("plain", "blocks")
     )
     program: Any = blocks.lower(*arguments).compile()
     close(program(*arguments), dense(*arguments), 2e-6)
@@ -102,9 +102,9 @@ def test_blocks_are_for_what_is_large():
     assert plan(8192, 8) == 512 and plan(8192, 2048) == 1024
     assert plan(100, 8, schedule="blocks") == 100
     assert plan(100, 8, memory_budget=4000) == 8 and plan(100, 8, memory_budget=1) == 1
-    assert plan(8192, 8, schedule="dense") is None and plan(0, 8, schedule="blocks") is None
+    assert plan(8192, 8, schedule="plain") is None and plan(0, 8, schedule="blocks") is None
     x = jnp.ones((2, 3))
-    with pytest.raises(ValueError, match="schedule must be None, 'dense' or 'blocks', got 'ring'"):
+    with pytest.raises(ValueError, match="schedule must be None, 'plain' or 'blocks', got 'ring'"):
         clip(x, x, 1.0, schedule="ring")
     with pytest.raises(ValueError, match="memory_budget must be positive, got 0"):
         supcon(x, x, 1.0, memory_budget=0)
@@ -117,7 +117,7 @@ def test_logits_far_apart_take_an_exponential_each(offset, rng):
     x[::2] += offset
     got, want = (
         jax.jit(jax.value_and_grad(lambda x, how=how: clip(x, z, 3.0, **how)))(x)
-        for how in ({"schedule": "blocks", "memory_budget": 80}, {"schedule": "dense"})
+        for how in ({"schedule": "blocks", "memory_budget": 80}, {"schedule": "plain"})
     )
     close(got, want, 2e-6)
 
@@ -133,7 +133,7 @@ def test_half_operands_lose_what_rounding_does(loss, rng):
     gradient = jax.jit(jax.value_and_grad(f, (0, 1, 2)), static_argnums=3)
     t = jnp.float32(30)
     value, grads = gradient(*halves, t, "blocks")
-    want, wanted = gradient(*(a.astype(jnp.float32) for a in halves), t, "dense")
+    want, wanted = gradient(*(a.astype(jnp.float32) for a in halves), t, "plain")
     close(value, want, 2e-6)
     assert [g.dtype for g in grads] == [jnp.bfloat16, jnp.bfloat16, jnp.float32]
     for grad, exact in zip(grads[:2], wanted[:2], strict=True):
@@ -161,7 +161,7 @@ def test_microbatches_with_blocks_are_gradcache(rng):
         jax.jit(jaxloss.value_and_grad(functools.partial(loss_fn, how), microbatches=n))
         .lower(params, (x, z))
         .compile()
-        for how, n in (("dense", 1), ("blocks", 4))
+        for how, n in (("plain", 1), ("blocks", 4))
     ]
     want, got = (program(params, (x, z)) for program in programs)
     close(got, want)
@@ -191,7 +191,7 @@ def test_many_devices_are_one(loss, sharded, columns, rng):
     want = jax.jit(jax.value_and_grad(f, (0, 1, 2, 3)))(*arguments)
     for n, kind in ((1, "Auto"), (2, "Explicit"), (4, "Auto"), (8, "Explicit")):
         mesh = jax.make_mesh((n,), ("data",), axis_types=(AxisType[kind],))
-        how = {"axis_name": "data"} if kind == "Auto" else {}
+        how = {"data_axis": "data"} if kind == "Auto" else {}
         many = functools.partial(f, loss=sharded, columns=columns, memory_budget=24 * n, **how)
         with jax.set_mesh(mesh):
             rows = [jax.device_put(a, NamedSharding(mesh, ROWS)) for a in (x, z)]
@@ -205,7 +205,7 @@ def test_inside_of_a_shard_map_the_embeddings_are_those_of_the_device(loss, shar
     x, z = embeddings(rng, 16)
     mesh = jax.make_mesh((2, 4), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
     rows = PartitionSpec(("a", "b"))
-    many = functools.partial(loss, loss=sharded, axis_name=("a", "b"))
+    many = functools.partial(loss, loss=sharded, data_axis=("a", "b"))
 
     def local(x, z, t):
         part = jaxloss.merge(many(x, z, t, reduction=jaxloss.stats), axis_name=("a", "b"))
@@ -218,15 +218,15 @@ def test_inside_of_a_shard_map_the_embeddings_are_those_of_the_device(loss, shar
     close(values, (loss(x, z, t), loss(x, z, t), loss(x, z, t, reduction=None)))
     got = jax.jit(jax.grad(lambda *arguments: mapped(*arguments)[0], (0, 1, 2)))(x, z, t)
     close(got, jax.jit(jax.grad(loss, (0, 1, 2)))(x, z, t))
-    with pytest.raises(ValueError, match="axis_name must say over which axes of the mesh"):
+    with pytest.raises(ValueError, match="data_axis must say over which axes of the mesh"):
         loss(x, z, t, loss=sharded)
     on_it = {"loss": sharded, "mesh": mesh}
     with pytest.raises(ValueError, match="columns must be 'ring' or 'gathered', got 'all'"):
-        loss(x, z, t, axis_name="a", columns="all", **on_it)
+        loss(x, z, t, data_axis="a", columns="all", **on_it)
     with pytest.raises(ValueError, match=r"the mesh must have the axes \['c'\]"):
-        loss(x, z, t, axis_name="c", **on_it)
+        loss(x, z, t, data_axis="c", **on_it)
     with pytest.raises(ValueError, match="the devices of 'b' are 4 and do not divide the units"):
-        loss(x[:6], z[:6], t, axis_name="b", **on_it)
+        loss(x[:6], z[:6], t, data_axis="b", **on_it)
 
 
 def test_the_memory_of_a_ring_does_not_grow_with_the_devices():
@@ -235,7 +235,7 @@ def test_the_memory_of_a_ring_does_not_grow_with_the_devices():
     def compiled(n, **how) -> Any:
         mesh = jax.make_mesh((n,), ("data",), axis_types=(AxisType.Auto,))
         rows = jax.ShapeDtypeStruct((64 * n, 8), np.float32, sharding=NamedSharding(mesh, ROWS))
-        f = functools.partial(jaxloss.sharded_clip_loss, mesh=mesh, axis_name="data", **how)
+        f = functools.partial(jaxloss.sharded_clip_loss, mesh=mesh, data_axis="data", **how)
         gradient = jax.jit(jax.grad(lambda x, z: f(x, z, logit_scale=5.0), (0, 1)))
         return gradient.lower(rows, rows).compile()
 

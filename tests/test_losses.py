@@ -56,6 +56,18 @@ def test_class_weights_are_weights(name, reduction, rng):
         np.testing.assert_allclose(each, wanted, rtol=2e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_a_class_of_weight_0_is_in_no_mean(name, rng):
+    """Neither in that of the library nor in one of the caller's own."""
+    logits, labels = rng.normal(size=(6, 5)).astype(np.float32), np.arange(6) % 5
+    loss = functools.partial(WEIGHTED[name], logits, labels, class_weights=C)
+    np.testing.assert_allclose(
+        loss(reduction=lambda values, _, weights: jnp.sum(weights * values) / jnp.sum(weights)),
+        loss(),
+        rtol=1e-6,
+    )
+
+
 def test_one_infinite_loss_leaves_the_weights_of_other_classes_a_gradient():
     logits, labels = jnp.array([[-np.inf, 0.0, 1.0], [0.0, 1.0, 2.0]]), jnp.array([0, 1])
 

@@ -203,7 +203,7 @@ def test_a_distance_of_the_caller_takes_the_place_of_the_norm(rng):
 
     got = jaxloss.triplet_margin_loss(a, p, n, distance=manhattan)
     np.testing.assert_allclose(got, jaxloss.triplet_margin_loss(a, p, n, norm=1), rtol=1e-6)
-    with pytest.raises(ValueError, match=r"norm=1 and a distance are two answers"):
+    with pytest.raises(ValueError, match=r"norm must be left at 2 where a distance is given"):
         jaxloss.triplet_margin_loss(a, p, n, distance=manhattan, norm=1)
     with pytest.raises(ValueError, match=r"distance must take the last axis away: of \(6, 4\)"):
         jaxloss.triplet_margin_loss(a, p, n, distance=lambda x, y: x - y)

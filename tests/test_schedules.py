@@ -430,7 +430,7 @@ def test_a_plan_is_the_fastest_that_fits():
         ({"memory_budget": 0}, "memory_budget must be a positive number of bytes, got 0"),
         ({"memory_budget": np.nan}, "memory_budget must be a positive number of bytes, got nan"),
         ({"backend": "cuda"}, "backend must be None, 'cpu', 'gpu' or 'tpu', got 'cuda'"),
-        ({"schedule": Plan("tiles", 2, 2), "implementation": "pallas_tpu"}, "two answers"),
+        ({"schedule": Plan("tiles", 2, 2), "implementation": "pallas_tpu"}, "that of the Plan"),
         ({"implementation": "cuda"}, r"implementation must be None or one of .*xla.*'cuda'"),
     ],
 )

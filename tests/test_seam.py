@@ -116,7 +116,7 @@ def test_noise_has_its_size_and_is_new_in_every_step():
     def flat(w, x):
         return Mean.of(0 * w[0] * x)
 
-    private = jaxloss.per_example(clip=2.0, noise=3.0, key=jax.random.key(1))(flat)
+    private = jaxloss.per_example(clip=2.0, noise_multiplier=3.0, key=jax.random.key(1))(flat)
     w, x = jnp.ones(20000), jnp.ones(4)
     (_, first), (_, again), (_, other) = (private(w, x, step=step) for step in (0, 0, 1))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
@@ -125,10 +125,10 @@ def test_noise_has_its_size_and_is_new_in_every_step():
     with pytest.raises(ValueError, match="noise needs the number of the step"):
         private(w, x)
     with pytest.raises(ValueError, match="noise needs a key"):
-        jaxloss.per_example(clip=1.0, noise=1.0)
+        jaxloss.per_example(clip=1.0, noise_multiplier=1.0)
     for clip, noise in ((0.0, 0.0), (np.nan, 0.0), (1.0, -1.0)):
-        with pytest.raises(ValueError, match="clip must be positive and noise not negative"):
-            jaxloss.per_example(clip=clip, noise=noise)
+        with pytest.raises(ValueError, match="clip must be positive and noise_multip"):
+            jaxloss.per_example(clip=clip, noise_multiplier=noise)
 
 
 def nearest(rows):

@@ -56,6 +56,20 @@ CALLS = {
         {"schedule": Plan("tiles", 3, 2)},
     ),
 }
+OF_INDICES = [
+    "softmax_cross_entropy_with_integer_labels",
+    "multiclass_hinge_loss",
+    "multiclass_perceptron_loss",
+    "multi_margin_loss",
+]
+OF_DISTRIBUTIONS = [
+    "softmax_cross_entropy",
+    "poly_loss_cross_entropy",
+    "softmax_focal_loss",
+    "sigmoid_binary_cross_entropy",
+    "distillation_loss",
+    "dice_loss",
+]
 SPECS = P("data", None), P(None, "model"), P("model"), P("model"), P("data"), P()
 
 
@@ -99,17 +113,35 @@ def test_it_is_the_loss_of_one_device(name, shape, kind):
 def test_every_schedule_of_rows_that_devices_share(schedule, split, rng):
     """The rows of hidden states and labels may be split unlike; those of hidden decide."""
     hidden, head = (rng.normal(size=s).astype(np.float32) for s in ((16, 4), (4, 8)))
-    labels, mesh = rng.integers(8, size=16), mesh_of((8, 1), AxisType.Explicit)
+    labels, mesh = rng.integers(8, size=16), mesh_of((2, 4), AxisType.Explicit)
     f = functools.partial(jaxloss.linear_softmax_cross_entropy, schedule=schedule)
     want = jax.jit(jax.value_and_grad(f, (0, 1)))(hidden, head, labels)
     with jax.set_mesh(mesh):
-        h, y = (
-            jax.device_put(a, NamedSharding(mesh, s))
-            for a, s in zip((hidden, labels), split, strict=True)
-        )
-        close(jax.jit(jax.value_and_grad(f, (0, 1)))(h, head, y), want)
-        weights = functools.partial(f, class_weights=2.0, reduction="sum")
-        close(jax.jit(weights)(h, head, y), 32 * want[0])
+        h, y = (jax.device_put(a, s) for a, s in zip((hidden, labels), split, strict=True))
+        for of_head in (P(), P(None, "model")):
+            w = jax.device_put(head, of_head)
+            close(jax.jit(jax.value_and_grad(f, (0, 1)))(h, w, y), want)
+            weights = functools.partial(f, class_weights=2.0, reduction="sum")
+            close(jax.jit(weights)(h, w, y), 32 * want[0])
+
+
+@pytest.mark.parametrize("name", OF_INDICES + OF_DISTRIBUTIONS)
+def test_classes_that_devices_share(name, rng):
+    """On an explicit mesh, with no word about it: what picks a class by its index included."""
+    loss = getattr(jaxloss, name)
+    logits = rng.normal(size=(TOKENS, CLASSES)).astype(np.float32)
+    targets = rng.dirichlet(np.ones(CLASSES), size=TOKENS).astype(np.float32)
+    if name in OF_INDICES:
+        targets, logits[:, 3] = np.arange(TOKENS) % 3, -np.inf
+    f = functools.partial(loss, reduction="sum")
+    want = jax.jit(jax.value_and_grad(f))(logits, targets)
+    mesh = mesh_of((2, 4), AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        x = jax.device_put(logits, P("data", "model"))
+        y = jax.device_put(targets, P("data", "model") if np.ndim(targets) > 1 else P("data"))
+        got = jax.jit(jax.value_and_grad(f))(x, y)
+    close(got, want, 2e-6)
+    assert jax.typeof(got[1]).sharding.spec == P("data", "model")
 
 
 def test_on_an_explicit_mesh_optax_raises_where_it_works():

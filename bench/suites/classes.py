@@ -29,6 +29,7 @@ LOSSES = {
 }
 # what the first argument is of those that do not take logits
 OF_LOGITS = {"kl_divergence": jax.nn.log_softmax, "generalized_cross_entropy": jax.nn.softmax}
+AT_THE_LABEL = {"generalized_cross_entropy"}  # which read no other entry of a row
 BOUNDS = {
     ("float32", "value_and_grad"): {"optax": 1.2, "torch": 0.5},
     ("bfloat16", "value_and_grad"): {"optax": 0.8},
@@ -69,8 +70,10 @@ def logits_and(
 def _workload(
     loss: str, kind: str, shape: shapes.Classes, dtype: str, name: str, by: tuple[int, ...]
 ) -> Workload:
-    bytes_of_logits = shape.rows * shape.classes * (4 if dtype == "float32" else 2)
-    arrays = 1 if kind == "labels" else 2
+    width = 4 if dtype == "float32" else 2
+    bytes_of_logits = shape.rows * shape.classes * width
+    second = 4 * shape.rows if kind == "labels" else bytes_of_logits
+    first = shape.rows * width if loss in AT_THE_LABEL else bytes_of_logits
     every = contenders(case_of(loss))
     if dtype == "bfloat16":
         every.pop("torch compiled", None)
@@ -84,7 +87,7 @@ def _workload(
         dtype=dtype,
         contenders=every,
         gradients=by,
-        work=Work(read=arrays * bytes_of_logits, written=bytes_of_logits if by else 0),
+        work=Work(read=first + second, written=bytes_of_logits if by else 0),
         bounds={f"{peer} time": bound for peer, bound in bounds.items()},
     )
 

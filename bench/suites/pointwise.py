@@ -49,12 +49,22 @@ def arrays_of(case: Case, elements: int, rng: np.random.Generator) -> tuple[np.n
     parts = case.inputs(rng, (2,))
     units = max(1, min(elements, BLOCK) // max(a[0].size for a in parts))
     block = case.inputs(rng, (units,))
-    calm = [np.clip(a, -6, 6).astype(np.float32) if a.dtype.kind == "f" else a for a in block]
+    calm = [
+        _calm(a, domain) if a.dtype.kind == "f" else a
+        for a, domain in zip(block, case.domains, strict=True)
+    ]
     copies = max(1, elements // (units * max(a[0].size for a in parts)))
     return tuple(
         a if i in case.shared else np.tile(a, (copies, *[1] * (a.ndim - 1)))
         for i, a in enumerate(calm)
     )
+
+
+def _calm(array: np.ndarray, domain: str) -> np.ndarray:
+    """Below 6, without a limit at which entries would be equal; no probability rounds to 1."""
+    if domain == "probability":
+        array = np.clip(array, 2**-8, 1 - 2**-8)
+    return np.fmod(array, 6).astype(np.float32)
 
 
 def _workload(

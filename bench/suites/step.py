@@ -288,7 +288,7 @@ def row(shape: Shape, makers: dict[str, Callable[[Shape], Contender]], options: 
         updates = SCANNED if f"{SCANNED}" in name else 1
         found[name] = Measured.of(program, shape.calls * updates)
     of = f"{shape.layers} layers of {shape.width}, {shape.rows} rows"
-    flops = 6 * shape.layers * shape.rows * shape.width**2
+    flops = (6 * shape.layers - 2) * shape.rows * shape.width**2  # none for the batch
     name = f"{next(iter(makers))}: {shape.name} model, {of}, an update"
     return Row("step", name, found, Work(flops=flops))
 

@@ -59,9 +59,9 @@ def train(experiment: Experiment, recipe: Recipe, show: Show) -> Fitted:
         state, metrics = step(state, batch)
         history.record(row, row + 1, metrics)
         watch = watch.update(metrics["loss"])
-        if watch.bad == 0:
+        if watch.since_best == 0:
             history.best, best = row, before
-        if watch.stop:
+        if watch.should_stop:
             history.stopped = "early"
             break
     if history.best is None:

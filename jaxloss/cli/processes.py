@@ -54,7 +54,7 @@ def _require_valid(coordinator: str, process: int, processes: int) -> None:
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise Mistake(f"--coordinator is HOST:PORT, such as node1:12345, got {coordinator!r}.")
     if process >= processes:
-        raise Mistake(f"--process is 0 to {processes - 1} of --processes {processes}: {process}.")
+        raise Mistake(f"--process must be below --processes, {processes}, got {process}.")
 
 
 def _among_several() -> bool:

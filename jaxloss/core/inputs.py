@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from jaxloss.core.checks import observe, observing, require
 
@@ -59,7 +59,9 @@ def _paired(
                 f"{converted[0].shape}; nothing is broadcast."
             )
     if converted[0].ndim < features:
-        raise ValueError(f"{first} must have {features} trailing axes, got {converted[0].shape}.")
+        raise ValueError(
+            f"{first} must have {features} axes or more, got shape {converted[0].shape}."
+        )
     blanked = []
     for name, array in zip(arrays, converted, strict=True):
         array = blank(array, where, features=features, fill=fill.get(name, 0))
@@ -187,7 +189,7 @@ def _known(labels: Array, classes: int, like: Array) -> tuple[Array, Array]:
     """NaN where a label is out of range, else 1; and labels that are not, in its place 0."""
     known = (labels >= 0) & (labels < classes)
     require(lambda _: known, "labels", labels, f"a class index is in [0, {classes})")
-    return jnp.where(known, 1, jnp.nan).astype(wide_dtype(like)), jnp.where(known, labels, 0)
+    return jnp.where(known, 1, jnp.nan).astype(wide_dtype(like.dtype)), jnp.where(known, labels, 0)
 
 
 def distributed(
@@ -249,14 +251,14 @@ def _floats(arrays: Mapping[str, ArrayLike], *, halves: bool = False) -> list[Ar
     for name, array in zip(arrays, converted, strict=True):
         if jnp.issubdtype(array.dtype, jnp.complexfloating):
             raise TypeError(f"{name} must be real, got {array.dtype}.")
-    dtype = wide_dtype(converted[0])
+    dtype = wide_dtype(converted[0].dtype)
     kept = (jnp.bfloat16, jnp.float16) if halves and dtype == jnp.float32 else ()
     return [array if array.dtype in kept else array.astype(dtype) for array in converted]
 
 
-def wide_dtype(like: Array) -> jnp.dtype:
+def wide_dtype(dtype: DTypeLike) -> jnp.dtype:
     """float64 for float64, and float32 for anything else."""
-    return jnp.dtype(jnp.float64 if like.dtype == jnp.float64 else jnp.float32)
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
 def option(
@@ -271,7 +273,7 @@ def option(
     holds = RANGES[must_be]
     if isinstance(value, numbers.Real) and not holds(value):
         raise ValueError(f"{name} must be {must_be}, got {value}.")
-    array = jnp.asarray(value).astype(wide_dtype(like))
+    array = jnp.asarray(value).astype(wide_dtype(like.dtype))
     allowed = ((), like.shape[-1:]) if entries else ((),)
     if array.shape not in allowed:
         also = f" or one per entry of the last axis, {like.shape[-1:]}" if entries else ""
@@ -341,7 +343,7 @@ def warn_of_probabilities(logits: Array, where: ArrayLike | None) -> None:
     if observing.value is not None:
         masked = jnp.zeros((), bool) if where is None else ~jnp.asarray(where)
         kept = ~spread("where", masked, logits.shape[:-1])
-        sums_to_one = jnp.abs(jnp.sum(logits, axis=-1, dtype=wide_dtype(logits)) - 1) < 1e-3
+        sums_to_one = jnp.abs(jnp.sum(logits, axis=-1, dtype=wide_dtype(logits.dtype)) - 1) < 1e-3
         row = jnp.all((logits >= 0) & (logits <= 1), axis=-1) & sums_to_one
         suspicious = jnp.all(row | ~kept) & jnp.any(kept)
         why = (

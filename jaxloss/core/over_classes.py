@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from jaxloss.core.numerics import closed_form, softplus, wide, xtimes
 
@@ -249,6 +250,8 @@ def _slope_of_spread(logits: Array, targets: Array) -> Array:
 @closed_form(lambda array, index: hit(array, index).astype(array.dtype), None)
 def at(array: Array, index: Array) -> Array:
     """The entry of the last axis that `index` names; its derivative needs no scatter."""
+    if jax.typeof(array).sharding.spec[-1] is not None:  # a gather takes no split classes
+        return jnp.sum(jnp.where(hit(array, index), array, 0), axis=-1)
     index = index[..., None]
     return jnp.take_along_axis(array, index, axis=-1, mode="promise_in_bounds")[..., 0]
 
@@ -269,7 +272,13 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
 
 def hit(array: Array, index: Array) -> Array:
     """Whether an entry of the last axis is the one that `index` names."""
-    return jax.lax.broadcasted_iota(index.dtype, array.shape, array.ndim - 1) == index[..., None]
+    return numbers_of(array, index.dtype) == index[..., None]
+
+
+def numbers_of(array: Array, dtype: DTypeLike) -> Array:
+    """0, 1, 2, ... along the last axis, split over devices as the array is."""
+    sharding = jax.typeof(array).sharding
+    return jax.lax.broadcasted_iota(dtype, array.shape, array.ndim - 1, out_sharding=sharding)
 
 
 def largest(logits: Array) -> Array:
@@ -279,10 +288,8 @@ def largest(logits: Array) -> Array:
     rounded differently, and then nothing equals the maximum.
     """
     logits = jax.lax.stop_gradient(logits)
-    like = jnp.zeros_like(logits, int)  # has their sharding, where the mesh is explicit
-    index = like + jax.lax.broadcasted_iota(int, logits.shape, logits.ndim - 1)
     least = jnp.full((), -jnp.inf, logits.dtype), jnp.zeros((), int)
-    return jax.lax.reduce((logits, index), least, _larger, (logits.ndim - 1,))[1]
+    return jax.lax.reduce((logits, numbers_of(logits, int)), least, _larger, (logits.ndim - 1,))[1]
 
 
 def _larger(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -336,6 +343,6 @@ def _rest(shares: Array, index: Array) -> Array:
     """
     if shares.shape[-1] > LONG:
         return jnp.sum(jnp.where(hit(shares, index), 0, shares), axis=-1)
-    classes = jax.lax.broadcasted_iota(shares.dtype, shares.shape, shares.ndim - 1)
+    classes = numbers_of(shares, shares.dtype)
     others = jnp.minimum(jnp.abs(classes - index[..., None].astype(shares.dtype)), 1)
     return jnp.sum(shares * others, axis=-1)

@@ -9,6 +9,9 @@
     a function     called with (values, where, weights), such as `jaxloss.unit_mean`
 
 and the mean of nothing is 0. A weight is arithmetic: 0 · NaN is NaN, and only `where` erases.
+
+`where` is boolean and `weights` are numbers. Both have the shape of the units or of their leading
+axes: `[batch]` for units `[batch, time]`, and never `[batch, 1]`.
 """
 
 from __future__ import annotations
@@ -65,10 +68,9 @@ def reduce(
         )
     where = None if where is None else spread("where", where, values.shape)
     weights = None if weights is None else spread("weights", weights, values.shape)
-    if counts is not None:
-        counts = jnp.where(counts == 0, 1, counts)  # where it is 0, its gradient is in the value
+    if counts is not None and reduction not in (unit_mean, unit_stats):  # these count units
+        values = values / jnp.where(counts == 0, 1, counts)
         weights = counts if weights is None else weights.astype(values.dtype) * counts
-        values = values / counts
     return reduction(kept(values, where, None)[0], where, weights)
 
 
@@ -168,7 +170,7 @@ def _reduce_rows(
     options: tuple[Array, ...],
     reduction: Reduction[R],
 ) -> R:
-    rows, where, weights = jax.tree.map(_everywhere, concatenated)
+    rows, where, weights = jax.tree.map(everywhere, concatenated)
     if reduction in ("mean", "sum", stats):
         mean = _total(kernel, (*rows, *options, where), weights)
         if mean is not None:
@@ -189,7 +191,7 @@ def _total(kernel: object, arguments: tuple[Array, ...], weights: Array) -> Mean
     return None if total is None else Mean(total, jnp.sum(times))
 
 
-def _everywhere(rows: Array) -> Array:
+def everywhere(rows: Array) -> Array:
     """All rows on every device, where a mesh with explicit axes splits them."""
     split = any(axis is not None for axis in jax.typeof(rows).sharding.spec)
     return jax.sharding.reshard(rows, PartitionSpec()) if split else rows

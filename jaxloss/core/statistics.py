@@ -179,7 +179,7 @@ class _Scaled:
 
 
 def _scaled(scale: ArrayLike, total: Array) -> Array:
-    total = total.astype(wide_dtype(total))
+    total = total.astype(wide_dtype(total.dtype))
     return jnp.asarray(scale).astype(total.dtype) * total
 
 
@@ -196,10 +196,10 @@ def stats(values: Array, where: Array | None, weights: Array | None) -> Statisti
 def merge(parts: Sequence[Tree] | Tree, *, axis_name: str | Sequence[str] | None = None) -> Tree:
     """The statistics of the whole, from those of its parts.
 
-    With `axis_name`, each device has its share of the gradient of the loss by parameters that are
-    the same everywhere, and `jax.lax.pmean` of that is the gradient, with `check_vma` on or off:
-    without it, JAX adds the shares up by itself only where `check_vma` is on. In
-    `jaxloss.value_and_grad(loss_fn, axis_name=axis_name)` this is done.
+    Inside `jax.shard_map`, average the gradient by parameters that every device holds with
+    `jax.lax.pmean`. This is right with `check_vma` on or off; without the `pmean`, JAX adds up
+    the devices' parts only where `check_vma` is on. `jaxloss.value_and_grad(loss_fn,
+    axis_name=axis_name)` does it for you.
 
     Args:
         parts: A list of trees of statistics; or with `axis_name`, inside `jax.shard_map` or
@@ -209,19 +209,23 @@ def merge(parts: Sequence[Tree] | Tree, *, axis_name: str | Sequence[str] | None
     Returns:
         One tree: arrays are added, rows are concatenated.
 
+    Raises:
+        TypeError: `parts` is no list of statistics, or an empty one.
+
     Example:
         >>> parts = [jaxloss.Mean.of(jnp.array([1.0, 3.0])), jaxloss.Mean.of(jnp.array([8.0]))]
         >>> print(jaxloss.merge(parts).value())
         4.0
     """
     if axis_name is not None:
-        return jax.tree.map(functools.partial(_gather, axis_name), parts, is_leaf=_concatenates)
+        return jax.tree.map(functools.partial(_gather, axis_name), parts, is_leaf=concatenates)
     if not isinstance(parts, Sequence) or not parts:
-        raise TypeError("parts must be a list of statistics with at least one entry.")
+        raise TypeError(f"parts must be a list of one statistic or more, got {parts!r}.")
     return functools.reduce(_merge_two, parts)
 
 
-def _concatenates(node: object) -> bool:
+def concatenates(node: object) -> bool:
+    """Whether parts of a node are rows to be concatenated, and not arrays to be added."""
     return isinstance(node, Concat)
 
 
@@ -245,7 +249,7 @@ def _merge_two(a: Tree, b: Tree) -> Tree:
             "two statistics merge if they are of one loss with the same options, got "
             f"{jax.tree.structure(a)} and {jax.tree.structure(b)}."
         )
-    return jax.tree.map(_join, a, b, is_leaf=_concatenates)
+    return jax.tree.map(_join, a, b, is_leaf=concatenates)
 
 
 def _join(x: Any, y: Any) -> Any:
@@ -264,7 +268,7 @@ def kept(
 ) -> tuple[Array, Array]:
     """Values in at least float32, and how often each counts; both are 0 where deleted."""
     values = jnp.asarray(values)
-    values = values.astype(wide_dtype(values))
+    values = values.astype(wide_dtype(values.dtype))
     times = jnp.ones_like(values)
     if weights is not None:
         times = spread("weights", weights, values.shape).astype(values.dtype)

@@ -98,7 +98,7 @@ def forward(tile: Tile, hidden: Array, head: Array, labels: Array, options: Opti
 
     def chunk(each: tuple[Array, Array]) -> Statistics:
         hidden, labels = each
-        dtype = products.wide(hidden.dtype)
+        dtype = inputs.wide_dtype(hidden.dtype)
 
         def block(sums: _Sums, index: Array) -> tuple[_Sums, None]:
             part = _part(tile, head, options, index)
@@ -136,14 +136,14 @@ def backward(
         of_hidden, of_head, of_options = sums
         part = _part(tile, head, options, index)
         chunk = functools.partial(_chunk_of_gradients, part)
-        wide = jax.ShapeDtypeStruct(part.head.shape, products.wide(head.dtype))
+        wide = jax.ShapeDtypeStruct(part.head.shape, inputs.wide_dtype(head.dtype))
         start = zeros((wide, part.options), (rows, head, options))
         (more_head, more_options), more_hidden = jax.lax.scan(chunk, start, (turned, *rows))
         write = functools.partial(_write, start=part.start)
         of_classes = jax.tree.map(write, (of_head, of_options), (more_head, more_options))
         return (of_hidden + more_hidden, *of_classes), None
 
-    wide = jax.ShapeDtypeStruct(rows[0].shape, products.wide(hidden.dtype))
+    wide = jax.ShapeDtypeStruct(rows[0].shape, inputs.wide_dtype(hidden.dtype))
     start = zeros((wide, head, options), (rows, head, options))
     order = jnp.arange(count - 1, -1, -1, dtype=labels.dtype)
     (of_hidden, of_head, of_options), _ = jax.lax.scan(block, start, order)

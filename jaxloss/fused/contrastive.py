@@ -21,9 +21,6 @@ from jaxloss.fused.placement import over_rows
 from jaxloss.fused.row_blocks import Pairs, by_rows, operands, product, varying
 from jaxloss.fused.sigmoids import sums_of_softplus, total_of_softplus
 
-#: Nothing here is in a table.
-LEARNS: dict[str, str] = {}
-
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
@@ -34,14 +31,14 @@ class Kernel:
     """
 
     pairs: Pairs
-    dense: Callable[..., tuple[Array, Array]]
+    plain: Callable[..., tuple[Array, Array]]
     blocks: Callable[..., tuple[Array, Array]]
     totals: Callable[..., Array] | None = None
 
     def __call__(self, *arguments: Array) -> tuple[Array, Array]:
         block = self.pairs.block(arguments[0], arguments[0])
         if block is None:
-            return self.dense(*arguments)
+            return self.plain(*arguments)
         return self.blocks(block, self.pairs.half, *varying(arguments, *arguments))
 
     def total(self, *arguments: Array) -> Array | None:

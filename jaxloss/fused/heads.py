@@ -14,7 +14,7 @@ from jaxloss.core import class_options, inputs, numerics, over_classes
 from jaxloss.core.checks import observing
 from jaxloss.core.reductions import R, Reduction, adds_up, reduce, reduce_total
 from jaxloss.core.statistics import Mean, kept
-from jaxloss.fused import blocks, products, tokens
+from jaxloss.fused import blocks, tokens
 from jaxloss.fused.blocks import Options, Statistics, Tile
 from jaxloss.fused.placement import over_rows
 from jaxloss.fused.schedules import Plan
@@ -45,7 +45,7 @@ def headed(
 
 def options(head: Array, **given: ArrayLike | None) -> dict[str, Array]:
     """Those that are in use, checked, as arrays without axes or with one entry per class."""
-    like = jnp.zeros(head.shape[-1:], products.wide(head.dtype))
+    like = jnp.zeros(head.shape[-1:], inputs.wide_dtype(head.dtype))
     used = {}
     for name, value in given.items():
         neutral = isinstance(value, numbers.Real) and value == NEUTRAL.get(name)
@@ -74,7 +74,7 @@ def cross_entropy(
         return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
     rows = hidden.reshape(-1, hidden.shape[-1]), labels.reshape(-1)
     if how.schedule == "tokens":
-        counts = counts_of(labels, options, products.wide(hidden.dtype))
+        counts = counts_of(labels, options, inputs.wide_dtype(hidden.dtype))
         heads = ((rows[0], head),)
         return by_tokens(
             how, _of_chunk, heads, rows[1], (), options, counts, where, weights, reduction
@@ -234,4 +234,4 @@ def log_probs(
 
 def logits_of(hidden: Array, head: Array) -> Array:
     """All scores at once."""
-    return jnp.matmul(hidden, head, preferred_element_type=products.wide(hidden.dtype))
+    return jnp.matmul(hidden, head, preferred_element_type=inputs.wide_dtype(hidden.dtype))

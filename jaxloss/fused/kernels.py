@@ -6,12 +6,11 @@ None of them has been timed on the hardware that it is for, so none is ever chos
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, TypeAlias
+import math
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
-
-Name: TypeAlias = Literal["pallas_tpu", "mosaic_gpu"]
 
 BACKENDS: dict[str, str] = {"pallas_tpu": "tpu", "mosaic_gpu": "gpu"}
 DTYPES = {"pallas_tpu": ("bfloat16", "float32"), "mosaic_gpu": ("bfloat16", "float16")}
@@ -81,19 +80,11 @@ def passed_over(hidden: HasShape, head: HasShape, backend: str) -> str:
     return f"no kernel is for {backend}."
 
 
-def tokens_of(hidden: HasShape) -> int:
-    """How many rows there are."""
-    number = 1
-    for size in hidden.shape[:-1]:
-        number *= size
-    return number
-
-
 def tile(hidden: HasShape, head: HasShape) -> tuple[int, int] | None:
     """Tokens and classes of the largest tiles with which every TPU kernel fits."""
     (features, classes), item = head.shape, jnp.dtype(hidden.dtype).itemsize
     for rows, columns in TILES:
-        rows, columns = min(rows, tokens_of(hidden)), min(columns, classes)
+        rows, columns = min(rows, math.prod(hidden.shape[:-1])), min(columns, classes)
         operands = 2 * (rows + columns) * features * item  # and the next ones
         sums = 8 if item == 2 else 4  # and of halves, what the second half is to add
         results = max(rows, columns) * features * (2 * item + sums)
@@ -104,7 +95,7 @@ def tile(hidden: HasShape, head: HasShape) -> tuple[int, int] | None:
 
 def width(hidden: HasShape, head: HasShape, budget: int | None) -> int:
     """Classes of a block on a GPU: an eighth of them at most."""
-    tokens, (features, classes) = tokens_of(hidden), head.shape
+    tokens, (features, classes) = math.prod(hidden.shape[:-1]), head.shape
     a_class = CLASS * (tokens + features)
     most = BLOCK // a_class if budget is None else (budget - 4 * tokens * features) // a_class
     most = min(most, classes // 8)
@@ -113,7 +104,7 @@ def width(hidden: HasShape, head: HasShape, budget: int | None) -> int:
 
 def size(name: str, hidden: HasShape, head: HasShape, budget: int | None) -> tuple[int, int, int]:
     """Tokens and classes that a kernel has at a time, and about how many bytes it takes."""
-    tokens, (features, classes) = tokens_of(hidden), head.shape
+    tokens, (features, classes) = math.prod(hidden.shape[:-1]), head.shape
     if name == "pallas_tpu":
         rows, columns = tile(hidden, head) or TILES[-1]
         return rows, columns, 4 * 512 * tokens

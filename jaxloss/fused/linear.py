@@ -45,8 +45,8 @@ def linear_softmax_cross_entropy(
     It is `softmax_cross_entropy_with_integer_labels` of the logits. Operands of one dtype, such
     as bfloat16, are multiplied as they are and summed in float32; float32 is multiplied as
     `jax.default_matmul_precision` says. A class with a bias of -inf is absent. Large inputs are
-    gone through in parts, and the scores are never all there; forward mode and second derivatives
-    are those of `schedule="plain"`, or of `softmax_cross_entropy_with_integer_labels`.
+    computed in blocks, and the full logits are never in memory. For forward mode and second
+    derivatives take `schedule="plain"`, or `softmax_cross_entropy_with_integer_labels`.
 
     Args:
         hidden: `[*units, features]`, floating.
@@ -224,7 +224,7 @@ def linear_kl_divergence(
     weights: Num[ArrayLike, "..."] | None = None,
     reduction: Reduction[R] = "mean",
 ) -> R:
-    """Kullback-Leibler divergence of a student's linear layer from a teacher's.
+    """Kullback-Leibler divergence KL(teacher ‖ student) of the softmax of two linear layers.
 
         p = softmax((student_hidden·student_head + student_bias) / temperature)
         q = softmax((teacher_hidden·teacher_head + teacher_bias) / temperature)

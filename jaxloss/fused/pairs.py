@@ -19,10 +19,6 @@ from jax import Array
 
 from jaxloss.fused.row_blocks import add, fold, operands, product, put, take, varying
 
-#: Nothing here is a loss.
-LEARNS: dict[str, str] = {}
-
-
 #: One for the rows, one for the columns.
 Ways: TypeAlias = tuple[Array, Array]
 Saved: TypeAlias = tuple[Array, Array, Array, Array, Array, Array, Array]

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import PartitionSpec
 
+from jaxloss.core.reductions import everywhere
+
 Tree = TypeVar("Tree")
 
 
@@ -18,11 +20,11 @@ def over_rows(f: Callable[[Any, Any], Tree], rows: Any, shared: Any) -> Tree:
     """`f(rows, shared)`, whose result has rows too; in explicit mode where the rows are.
 
     In auto mode the compiler spreads a chunk of rows over the devices, which is why a chunk takes
-    every so manieth row.
+    every n-th row, of n chunks.
     """
     first, *_ = jax.tree.leaves(rows)
     sharding = jax.typeof(first).sharding
-    whole = functools.partial(jax.tree.map, _whole)
+    whole = functools.partial(jax.tree.map, everywhere)
     axes = sharding.spec[0] if len(sharding.spec) else None
     if axes is None:
         return f(whole(rows), whole(shared))
@@ -30,11 +32,6 @@ def over_rows(f: Callable[[Any, Any], Tree], rows: Any, shared: Any) -> Tree:
     rows = jax.tree.map(lambda array: jax.sharding.reshard(array, spec), rows)
     each = jax.shard_map(f, mesh=sharding.mesh, in_specs=(spec, PartitionSpec()), out_specs=spec)
     return each(rows, shared)
-
-
-def _whole(array: Array) -> Array:
-    split = any(axis is not None for axis in jax.typeof(array).sharding.spec)
-    return jax.sharding.reshard(array, PartitionSpec()) if split else array
 
 
 def together(operands: Tree) -> Tree:

@@ -8,16 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxloss.core import inputs
+
 HALF = jnp.bfloat16  # float16 has not the range for slopes
 #: From how many classes on a product is worth asking for; what it may lose, of the slopes.
 MANY, LOSS = 1024, 2**-10.5
 #: How many classes of a head's gradient are added to at a time on CPU.
 BLOCK = 3200
-
-
-def wide(dtype: jnp.dtype) -> jnp.dtype:
-    """The dtype that sums of `dtype` are in."""
-    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
 def scores(hidden: Array, head: Array) -> Array:
@@ -125,4 +122,4 @@ def _rest(x: Array) -> Array:
 
 def _product(x: Array, y: Array, axis_of_x: int, axis_of_y: int) -> Array:
     dimensions = (((axis_of_x,), (axis_of_y,)), ((), ()))
-    return jax.lax.dot_general(x, y, dimensions, preferred_element_type=wide(x.dtype))
+    return jax.lax.dot_general(x, y, dimensions, preferred_element_type=inputs.wide_dtype(x.dtype))

@@ -13,12 +13,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-PairSchedule: TypeAlias = Literal["dense", "blocks"]
+PairSchedule: TypeAlias = Literal["plain", "blocks"]
 Carry = TypeVar("Carry")
 Tree = TypeVar("Tree")
 
-#: Nothing here is a loss.
-LEARNS: dict[str, str] = {}
 #: An array of pairs of this many bytes is built, whatever the inputs take.
 SMALL = 2**24
 
@@ -27,7 +25,7 @@ SMALL = 2**24
 class Pairs:
     """How all pairs of the rows of two arrays are gone through.
 
-    `schedule` builds the array of all pairs ("dense"), or goes by "blocks" of rows, whose pairs
+    `schedule` builds the array of all pairs ("plain"), or goes by "blocks" of rows, whose pairs
     take at most `memory_budget` bytes. None is blocks where all pairs would take more than that;
     the budget itself is by default 16 MiB or half of what one of the arrays takes, if that is more.
     With `half` the operands of products are bfloat16.
@@ -38,8 +36,8 @@ class Pairs:
     half: bool = False
 
     def __post_init__(self) -> None:
-        if self.schedule not in (None, "dense", "blocks"):
-            raise ValueError(f"schedule must be None, 'dense' or 'blocks', got {self.schedule!r}.")
+        if self.schedule not in (None, "plain", "blocks"):
+            raise ValueError(f"schedule must be None, 'plain' or 'blocks', got {self.schedule!r}.")
         if self.memory_budget is not None and not self.memory_budget > 0:
             raise ValueError(f"memory_budget must be positive, got {self.memory_budget}.")
 
@@ -48,7 +46,7 @@ class Pairs:
         one, rows = z.shape[0] * z.dtype.itemsize, x.shape[0]
         budget = self.memory_budget or max(SMALL, x.size * x.dtype.itemsize // 2)
         small = self.schedule is None and one * rows <= budget
-        if self.schedule == "dense" or small or not one * rows:
+        if self.schedule == "plain" or small or not one * rows:
             return None
         block = max(1, min(budget // one, rows))
         return block if block in (*range(8), rows) else block // 8 * 8

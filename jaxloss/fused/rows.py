@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxloss.core import divergences, inputs, kernels
 from jaxloss.core.reductions import R, Reduction, adds_up, reduce, reduce_total
 from jaxloss.core.statistics import Mean, kept
-from jaxloss.fused import blocks, products, tokens
+from jaxloss.fused import blocks, tokens
 from jaxloss.fused.blocks import Options
 from jaxloss.fused.heads import by_tokens, logits_of, options, run, total_of
 from jaxloss.fused.schedules import Name, Plan, plan
@@ -44,8 +44,8 @@ def two(
             f"{jnp.shape(student_head)}."
         )
     h, w = one(where, teacher_hidden=teacher_hidden, teacher_head=teacher_head)
-    wide = products.wide(student[0].dtype)
-    if products.wide(h.dtype) != wide:
+    wide = inputs.wide_dtype(student[0].dtype)
+    if inputs.wide_dtype(h.dtype) != wide:
         h, w = h.astype(wide), w.astype(wide)
     return student, (h, w)
 
@@ -92,7 +92,7 @@ def of_rows(
         values = loss(tuple(logits_of(h, w) for h, w in pairs), (), (), options)
         return reduce(values, where=where, weights=weights, reduction=reduction)
     flat = tuple((h.reshape(-1, h.shape[-1]), w) for h, w in pairs)
-    counts = jnp.ones_like(pairs[0][0][..., 0], dtype=products.wide(pairs[0][0].dtype))
+    counts = jnp.ones_like(pairs[0][0][..., 0], dtype=inputs.wide_dtype(pairs[0][0].dtype))
     return by_tokens(how, loss, flat, (), (), options, counts, where, weights, reduction)
 
 
@@ -151,7 +151,7 @@ def binary(
         x = blocks.scores(logits_of(hidden, head), options)
         values = kernels.logistic_loss(x, labels.astype(x.dtype))
         return reduce(values, where=where, weights=weights, reduction=reduction)
-    dtype, examples = products.wide(hidden.dtype), labels.shape[:-1]
+    dtype, examples = inputs.wide_dtype(hidden.dtype), labels.shape[:-1]
     exact = jnp.issubdtype(labels.dtype, jnp.floating)
     number, kept_units = (_number(labels, dtype, where, each) for each in (weights, None))
     masks = {} if where is None else {"where": jnp.asarray(where)}

@@ -1,4 +1,4 @@
-"""How the scores of a linear head are gone through, chosen by a formula that can be asked."""
+"""How the logits of a linear head are blocked: chosen by a formula of costs that can be asked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, cast, get_args
 import jax
 import jax.numpy as jnp
 
+from jaxloss.core import inputs
 from jaxloss.fused import blocks, kernels, products
 from jaxloss.fused.kernels import HasShape
 
@@ -140,8 +141,8 @@ def _require_known(
         raise ValueError(f"backend must be None, 'cpu', 'gpu' or 'tpu', got {backend!r}.")
     if isinstance(schedule, Plan) and implementation not in (None, schedule.implementation):
         raise ValueError(
-            f"implementation={implementation!r} and a Plan of {schedule.implementation!r} are "
-            "two answers: give one."
+            "implementation must be left out, or be that of the Plan, "
+            f"{schedule.implementation!r}, got {implementation!r}."
         )
 
 
@@ -175,11 +176,8 @@ class _Costs:
 
     @classmethod
     def of(cls, hidden: HasShape, head: HasShape, backend: str, implementation: str) -> _Costs:
-        tokens = 1
-        for n in hidden.shape[:-1]:
-            tokens *= n
-        dtype = jnp.dtype(hidden.dtype)
-        wide = products.wide(dtype)
+        tokens, dtype = math.prod(hidden.shape[:-1]), jnp.dtype(hidden.dtype)
+        wide = inputs.wide_dtype(dtype)
         classes, half = max(1, head.shape[-1]), wide != dtype
         return cls(tokens, hidden.shape[-1], classes, wide.itemsize, half, backend, implementation)
 

@@ -16,10 +16,6 @@ from jaxloss.core.numerics import sigmoid, softplus
 from jaxloss.fused.pairs import Side
 from jaxloss.fused.row_blocks import add, fold, operands, product, take, varying
 
-#: Nothing here is a loss.
-LEARNS: dict[str, str] = {}
-
-
 Four: TypeAlias = tuple[Array, Array, Array, Array]
 Saved: TypeAlias = tuple[Array, Array, Array, Array, Array]
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxloss.core import inputs
 from jaxloss.fused import products
 from jaxloss.fused.placement import together, zeros
 
@@ -112,7 +113,7 @@ def _with_gradients(
         return sums, (jnp.where(kept, values, 0), of_hidden, of_rows)
 
     hidden = tuple(hidden for hidden, _ in heads)
-    wide = [jax.ShapeDtypeStruct(m.shape, products.wide(m.dtype)) for m in matrices]
+    wide = [jax.ShapeDtypeStruct(m.shape, inputs.wide_dtype(m.dtype)) for m in matrices]
     split = chunked((hidden, labels, rows, kept, change), size)
     start = zeros((wide, shared), split)
     (of_heads, of_shared), each = jax.lax.scan(chunk, start, split)
@@ -123,7 +124,7 @@ def _with_gradients(
 def chunked(tree: Any, size: int) -> Any:
     """Arrays `[chunks, rows, ...]` of at most `size` rows, which are zeros at the end.
 
-    A chunk takes every so manieth row: where devices share the rows, all work on every chunk.
+    Each of n chunks takes every n-th row: where devices share the rows, all work on every chunk.
     """
 
     def split(array: Array) -> Array:

@@ -168,7 +168,7 @@ class _Training:
     ) -> None:
         watch = self.watched(watch)
         for batches in rows:
-            if keep and watch.stop:
+            if keep and watch.should_stop:
                 break
             if not self.run_row(batches):
                 self.history.stopped = "exhausted"
@@ -180,7 +180,7 @@ class _Training:
             for callback in callbacks:
                 callback(self.state, self.history)
             self.end_row()
-        if keep and watch.stop:
+        if keep and watch.should_stop:
             self.history.stopped = "early"
         self.save()
 
@@ -280,7 +280,7 @@ class _Training:
         if not keep and watch.monitor not in values:
             return watch
         watch = watch.update(self.history[f"validation_{watch.monitor}"][row])
-        if watch.bad == 0:
+        if watch.since_best == 0:
             self.history.best = row
             if keep:
                 self.history.best_state = jax.tree.map(jnp.copy, self.state)

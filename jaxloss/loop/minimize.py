@@ -72,13 +72,15 @@ def minimize(
     step = make_train_step(lambda params, _: loss_fn(params), optimizer)
 
     def unfinished(progress: Progress) -> Array:
-        return (progress[0].step < max_steps) & ~progress[2].stop
+        return (progress[0].step < max_steps) & ~progress[2].should_stop
 
     def advance(progress: Progress) -> Progress:
         state, best, stop = progress
         new, metrics = step.raw(state, None)
         stop = stop.update(metrics["loss"])
-        best = jax.tree.map(lambda now, old: jnp.where(stop.bad == 0, now, old), state.params, best)
+        best = jax.tree.map(
+            lambda now, old: jnp.where(stop.since_best == 0, now, old), state.params, best
+        )
         return new, best, stop
 
     def run(params: PyTree) -> Minimum:
@@ -86,7 +88,7 @@ def minimize(
         start = (state, state.params, EarlyStop(patience, rtol=rtol))
         state, best, stop = jax.lax.while_loop(unfinished, advance, start)
         return Minimum(
-            best, jnp.asarray(stop.best), state.step, stop.stop & (stop.best == stop.best)
+            best, jnp.asarray(stop.best), state.step, stop.should_stop & ~jnp.isnan(stop.best)
         )
 
     return jax.jit(run)(params)

@@ -25,7 +25,7 @@ class EarlyStop:
         monitor: Which of the values that `evaluate` returns `fit` gives it.
         mode: Whether the least value is the best, or the greatest.
         best: The best value so far; NaN before there is one.
-        bad: How many values have passed since the best; it is 0 right after a new best.
+        since_best: How many values have passed since the best; 0 right after a new best.
 
     Raises:
         ValueError: `patience` is less than 1, or `mode` is neither "min" nor "max".
@@ -34,7 +34,7 @@ class EarlyStop:
         >>> stop = jaxloss.EarlyStop(patience=2)
         >>> for loss in 3.0, 2.0, 2.5, float("nan"):
         ...     stop = stop.update(loss)
-        >>> print(stop.best, stop.stop)
+        >>> print(stop.best, stop.should_stop)
         2.0 True
     """
 
@@ -44,7 +44,7 @@ class EarlyStop:
     monitor: str = dataclasses.field(default="loss", metadata={"static": True})
     mode: Literal["min", "max"] = dataclasses.field(default="min", metadata={"static": True})
     best: Array = dataclasses.field(default_factory=lambda: jnp.array(jnp.nan))
-    bad: Array = dataclasses.field(default_factory=lambda: jnp.array(0))
+    since_best: Array = dataclasses.field(default_factory=lambda: jnp.array(0))
 
     def __post_init__(self) -> None:
         if self.patience is not None and self.patience < 1:
@@ -63,10 +63,10 @@ class EarlyStop:
         return dataclasses.replace(
             self,
             best=jnp.where(improved, value, self.best),
-            bad=jnp.where(improved, 0, self.bad + 1),
+            since_best=jnp.where(improved, 0, self.since_best + 1),
         )
 
     @property
-    def stop(self) -> Array:
+    def should_stop(self) -> Array:
         """Whether `patience` is used up."""
-        return jnp.array(False) if self.patience is None else self.bad >= self.patience
+        return jnp.array(False) if self.patience is None else self.since_best >= self.patience

@@ -21,7 +21,7 @@ def kl_divergence(
     weights: Num[ArrayLike, "..."] | None = None,
     reduction: Reduction[R] = "mean",
 ) -> R:
-    """Kullback-Leibler divergence of the prediction from the target.
+    """Kullback-Leibler divergence KL(targets ‖ predictions), of distributions.
 
         ℓ = Σ targets·(log targets - log_probs)      0·log 0 = 0
 
@@ -72,7 +72,7 @@ def kl_divergence_with_log_targets(
     weights: Num[ArrayLike, "..."] | None = None,
     reduction: Reduction[R] = "mean",
 ) -> R:
-    """Kullback-Leibler divergence of the prediction from a target given as logarithms.
+    """Kullback-Leibler divergence KL(targets ‖ predictions), of targets given as logarithms.
 
         ℓ = Σ exp(log_targets)·(log_targets - log_probs)      exp(-∞)·(-∞) = 0
 

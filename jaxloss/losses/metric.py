@@ -88,7 +88,7 @@ def triplet_margin_loss(
     )
     margin = inputs.option("margin", margin, anchors, must_be="0 or more")
     if distance is not None and not (isinstance(norm, int) and norm == 2):
-        raise ValueError(f"norm={norm} and a distance are two answers: give one.")
+        raise ValueError(f"norm must be left at 2 where a distance is given, got norm={norm}.")
 
     def d(x: Array, y: Array) -> Array:
         return distances.distances(x, y, norm) if distance is None else distance(x, y)

@@ -49,7 +49,7 @@ def squared_error(
 
     Args:
         predictions: `[*units]`, floating.
-        targets: `[*units]`, in the unit of the predictions.
+        targets: `[*units]`, on the scale of the predictions.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:
@@ -94,7 +94,7 @@ def l2_loss(
 
     Args:
         predictions: `[*units]`, floating.
-        targets: `[*units]`, in the unit of the predictions.
+        targets: `[*units]`, on the scale of the predictions.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:
@@ -137,7 +137,7 @@ def absolute_error(
 
     Args:
         predictions: `[*units]`, floating.
-        targets: `[*units]`, in the unit of the predictions.
+        targets: `[*units]`, on the scale of the predictions.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:
@@ -182,7 +182,7 @@ def root_mean_squared_error(
 
     Args:
         predictions: `[*units]`, floating.
-        targets: `[*units]`, in the unit of the predictions.
+        targets: `[*units]`, on the scale of the predictions.
         where, weights: See `jaxloss.core.reductions`.
         reduction: `"mean"` or `jaxloss.stats`.
 
@@ -234,7 +234,7 @@ def huber_loss(
 
     Args:
         predictions: `[*units]`, floating.
-        targets: `[*units]`, in the unit of the predictions.
+        targets: `[*units]`, on the scale of the predictions.
         delta: The error at which the loss turns linear; positive, may be traced.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
@@ -285,7 +285,7 @@ def smooth_l1_loss(
 
     Args:
         predictions: `[*units]`, floating.
-        targets: `[*units]`, in the unit of the predictions.
+        targets: `[*units]`, on the scale of the predictions.
         beta: The error at which the loss turns linear; 0 or more, may be traced.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
@@ -329,7 +329,7 @@ def log_cosh(
 
     Args:
         predictions: `[*units]`, floating.
-        targets: `[*units]`, in the unit of the predictions.
+        targets: `[*units]`, on the scale of the predictions.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:
@@ -424,7 +424,7 @@ def squared_logarithmic_error(
 
     Args:
         predictions: `[*units]`, floating, above -1.
-        targets: `[*units]`, in the unit of the predictions, above -1.
+        targets: `[*units]`, on the scale of the predictions, above -1.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:
@@ -450,7 +450,7 @@ def squared_logarithmic_error(
     """
     predictions, targets = inputs.paired(where, predictions=predictions, targets=targets)
     for name, array in (("predictions", predictions), ("targets", targets)):
-        checks.require(lambda x: x >= -1, name, array, "x + 1 has a logarithm")
+        checks.require(lambda x: x >= -1, name, array, "it must be -1 or more")
     values = (numerics.log1p(predictions) - numerics.log1p(targets)) ** 2
     return reduce(values, where=where, weights=weights, reduction=reduction)
 
@@ -472,7 +472,7 @@ def absolute_percentage_error(
 
     Args:
         predictions: `[*units]`, floating.
-        targets: `[*units]`, in the unit of the predictions, not 0.
+        targets: `[*units]`, on the scale of the predictions, not 0.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:

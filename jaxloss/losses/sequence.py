@@ -25,15 +25,15 @@ def ctc_loss(
     weights: Num[ArrayLike, "..."] | None = None,
     reduction: Reduction[R] = "mean",
 ) -> R:
-    """Connectionist temporal classification: the probability that the steps spell the labels.
+    """Connectionist temporal classification: -log of the probability of spelling the labels.
 
         p = softmax(logits)
-        ℓ = -log Σ Πₜ p[t, path[t]]      over paths that are the labels without repeats and blanks
+        ℓ = -log Σ Πₜ p[t, path[t]]      over the paths that spell the labels
 
-    A path names a class or the blank at every step; equal neighbours merge unless a blank is
-    between them. So nothing has to say which step belongs to which label. The gradient is p less
-    the posterior mass of each class. A sequence that no path spells, such as one with more labels
-    than steps, is +∞ with gradient 0: no logits would help.
+    A path names a class or the blank at every step, and spells what is left of it once equal
+    neighbours are merged and blanks are dropped. So nothing has to say which step belongs to
+    which label. The gradient is p less the posterior mass of each class. A sequence that no path
+    spells, such as one with more labels than steps, is +∞ with gradient 0: no logits would help.
 
     Args:
         logits: `[*units, steps, classes]`, floating; -inf is an absent class.
@@ -99,6 +99,10 @@ def ctc_loss_with_forward_probs(
         and `label`, `[steps, *units, length]`. -∞ is what cannot be; a deleted step repeats the
         one before it; after the last step `blank` also has the paths that end in a label.
 
+    Raises:
+        ValueError: The shapes differ, or `blank_id` is not a class.
+        TypeError: The logits are not floating, the labels not integers, a mask not boolean.
+
     Also known as:
         Alphas, forward variables.
         `optax.losses.ctc_loss_with_forward_probs(x, jnp.zeros(x.shape[:-1]), y,
@@ -110,6 +114,10 @@ def ctc_loss_with_forward_probs(
         >>> print(jnp.exp(blank), jnp.exp(label).T)
         [[0.5  0.  ]
          [0.25 0.75]] [[0.5 0.5]]
+
+    Reference:
+        Graves, Fernández, Gomez and Schmidhuber, "Connectionist Temporal Classification:
+        Labelling Unsegmented Sequence Data with Recurrent Neural Networks", 2006.
     """
     logits, spelled, sound, sequences = _sequences(logits, labels, label_where, blank_id, where)
     values = reduce(

@@ -29,7 +29,7 @@ def sharded_clip_loss(
     *,
     logit_scale: Float[ArrayLike, ""] | int,
     mesh: Mesh | None = None,
-    axis_name: str | Sequence[str] | None = None,
+    data_axis: str | Sequence[str] | None = None,
     columns: Columns = "ring",
     memory_budget: int | None = None,
     where: Bool[ArrayLike, "..."] | None = None,
@@ -48,7 +48,7 @@ def sharded_clip_loss(
         text_embeddings: `[units, features]`, the match of each image.
         logit_scale: Multiplies the similarities; positive, may be traced.
         mesh: The devices. None: those of `jax.set_mesh`, or of the types of the embeddings.
-        axis_name: The axes of the mesh over which the rows are spread. None: as the types of the
+        data_axis: The axes of the mesh over which the rows are spread. None: as the types of the
             images say, on a mesh with explicit axes. Inside of a `jax.shard_map` over them the
             embeddings are the rows of this device; "mean" and "sum" are of all devices there, and
             every other reduction is of its own rows.
@@ -72,7 +72,7 @@ def sharded_clip_loss(
         >>> mesh = jax.make_mesh((2,), ("data",))
         >>> with jax.set_mesh(mesh):
         ...     loss = jaxloss.sharded_clip_loss(
-        ...         jnp.eye(2), jnp.eye(2), logit_scale=1.0, axis_name="data"
+        ...         jnp.eye(2), jnp.eye(2), logit_scale=1.0, data_axis="data"
         ...     )
         >>> print(f"{loss:.4f}")
         0.3133
@@ -85,7 +85,7 @@ def sharded_clip_loss(
     rows = inputs.rows(where, **sides)
     scale = inputs.option("logit_scale", logit_scale, rows[0], must_be="positive")
     pairs = Pairs("blocks", memory_budget, half(*sides.values()))
-    place = Place.of_rows(image_embeddings, mesh, axis_name)
+    place = Place.of_rows(image_embeddings, mesh, data_axis)
     kernel = functools.partial(_clip, place.classes, _is_ring(columns), pairs)
     return _reduced(kernel, place, rows, (scale,), where, weights, reduction)
 
@@ -97,7 +97,7 @@ def sharded_siglip_loss(
     logit_scale: Float[ArrayLike, ""] | int,
     logit_bias: Float[ArrayLike, ""] | int,
     mesh: Mesh | None = None,
-    axis_name: str | Sequence[str] | None = None,
+    data_axis: str | Sequence[str] | None = None,
     columns: Columns = "ring",
     memory_budget: int | None = None,
     where: Bool[ArrayLike, "..."] | None = None,
@@ -116,7 +116,7 @@ def sharded_siglip_loss(
         text_embeddings: `[units, features]`, the match of each image.
         logit_scale: Multiplies the similarities; positive, may be traced.
         logit_bias: Added to them; may be traced.
-        mesh, axis_name, columns: As in `sharded_clip_loss`.
+        mesh, data_axis, columns: As in `sharded_clip_loss`.
         memory_budget: See `jaxloss.fused.row_blocks.Pairs`.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
@@ -136,7 +136,7 @@ def sharded_siglip_loss(
         >>> eye, mesh = jnp.eye(2), jax.make_mesh((2,), ("data",))
         >>> with jax.set_mesh(mesh):
         ...     loss = jaxloss.sharded_siglip_loss(
-        ...         eye, eye, logit_scale=10.0, logit_bias=-10.0, axis_name="data"
+        ...         eye, eye, logit_scale=10.0, logit_bias=-10.0, data_axis="data"
         ...     )
         >>> print(f"{loss:.4f}")
         0.6932
@@ -149,7 +149,7 @@ def sharded_siglip_loss(
     scale = inputs.option("logit_scale", logit_scale, rows[0], must_be="positive")
     bias = inputs.option("logit_bias", logit_bias, rows[0], must_be="a number")
     pairs = Pairs("blocks", memory_budget, half(*sides.values()))
-    place = Place.of_rows(image_embeddings, mesh, axis_name)
+    place = Place.of_rows(image_embeddings, mesh, data_axis)
     kernel = functools.partial(_siglip, place.classes, _is_ring(columns), pairs)
     return _reduced(kernel, place, rows, (scale, bias), where, weights, reduction)
 

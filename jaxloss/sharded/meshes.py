@@ -57,13 +57,13 @@ class Place:
 
     @classmethod
     def of_rows(
-        cls, rows: ArrayLike, mesh: Mesh | None, axis_name: str | Sequence[str] | None
+        cls, rows: ArrayLike, mesh: Mesh | None, data_axis: str | Sequence[str] | None
     ) -> Place:
         """Of rows that meet those of all devices."""
-        axes = names(jax.typeof(rows).sharding.spec[:1] if axis_name is None else axis_name)
+        axes = names(jax.typeof(rows).sharding.spec[:1] if data_axis is None else data_axis)
         if not axes:
             raise ValueError(
-                "axis_name must say over which axes of the mesh the rows are spread: the type of "
+                "data_axis must say over which axes of the mesh the rows are spread: the type of "
                 "image_embeddings does not."
             )
         place = cls.on(mesh, PartitionSpec(axes), axes)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxloss.core.statistics import Concat, merge
+from jaxloss.core.statistics import Concat, concatenates, merge
 from jaxloss.train.objective import PyTree
 
 Carry = TypeVar("Carry")
@@ -46,15 +46,15 @@ def merging_scan(
 
 def without_rows(statistics: Merged) -> tuple[Merged, list[Concat]]:
     """The tree without its rows, and the rows."""
-    nodes, structure = jax.tree.flatten(statistics, is_leaf=_concatenates)
-    without = structure.unflatten(Concat(()) if _concatenates(node) else node for node in nodes)
+    nodes, structure = jax.tree.flatten(statistics, is_leaf=concatenates)
+    without = structure.unflatten(Concat(()) if concatenates(node) else node for node in nodes)
     return without, [node for node in nodes if isinstance(node, Concat)]
 
 
 def with_rows(without: Merged, rows: list[Concat]) -> Merged:
     rest = iter(rows)
     return jax.tree.map(
-        lambda node: next(rest) if _concatenates(node) else node, without, is_leaf=_concatenates
+        lambda node: next(rest) if concatenates(node) else node, without, is_leaf=concatenates
     )
 
 
@@ -102,7 +102,3 @@ def own_rows(axis_name: str | Sequence[str], rows: Array) -> Array:
     """Those of this device, of the rows of all."""
     count = rows.shape[0] // jax.lax.axis_size(axis_name)
     return jax.lax.dynamic_slice_in_dim(rows, jax.lax.axis_index(axis_name) * count, count)
-
-
-def _concatenates(node: object) -> bool:
-    return isinstance(node, Concat)

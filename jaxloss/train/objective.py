@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxloss.core.statistics import Concat, Deferred, Mean, Statistic, value
+from jaxloss.core.statistics import Concat, Deferred, Mean, Statistic, concatenates, value
 
 Added = TypeVar("Added")
 PyTree: TypeAlias = Any
@@ -77,7 +77,7 @@ def _wide_sums(statistics: Added) -> Added:
     return jax.tree.map(
         lambda node: node if isinstance(node, Concat) else wide(jnp.asarray(node)),
         statistics,
-        is_leaf=lambda node: isinstance(node, Concat),
+        is_leaf=concatenates,
     )
 
 

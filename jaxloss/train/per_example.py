@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxloss.core.numerics import ratio
-from jaxloss.core.statistics import Concat, value
+from jaxloss.core.statistics import Concat, concatenates, value
 from jaxloss.train.gradient import ValueAndGrad, floating_params, safe_norm
 from jaxloss.train.microbatches import merging_scan, part, require_divisible
 from jaxloss.train.objective import Aux, Loss, LossFn, PyTree, mergeable, named, objective, wide
@@ -19,10 +19,12 @@ from jaxloss.train.objective import Aux, Loss, LossFn, PyTree, mergeable, named,
 Merged = TypeVar("Merged")
 
 
-def per_example(*, clip: float, noise: float = 0.0, key: Array | None = None) -> ValueAndGrad:
+def per_example(
+    *, clip: float, noise_multiplier: float = 0.0, key: Array | None = None
+) -> ValueAndGrad:
     """The gradient of DP-SGD: `make_train_step(..., value_and_grad=jaxloss.per_example(...))`.
 
-        (Σᵢ gᵢ · min(1, clip / ‖gᵢ‖) + noise · clip · N(0, 1)) / rows
+        (Σᵢ gᵢ · min(1, clip / ‖gᵢ‖) + noise_multiplier · clip · N(0, 1)) / rows
 
     The rows are those of the batch, with those that `where` deletes: how many are real is private
     too. So is what a batch would do to the model state, which stays as it is. With `microbatches`,
@@ -30,16 +32,18 @@ def per_example(*, clip: float, noise: float = 0.0, key: Array | None = None) ->
 
     Args:
         clip: The largest norm of the gradient of an example.
-        noise: The standard deviation of the noise in units of `clip`, its multiplier.
+        noise_multiplier: The standard deviation of the noise, in units of `clip`.
         key: Of the noise, folded with the number of the step.
 
     Returns:
-        A function with the arguments and the result of `jaxloss.value_and_grad`; the value and
+        A function with the arguments, but for `axis_name`, and the result of
+        `jaxloss.value_and_grad`; the value and
         the metrics are exact.
 
     Raises:
-        ValueError: `clip` is not positive, `noise` is negative, or there is noise without a key
-            or without the number of the step.
+        ValueError: `clip` is not positive, `noise_multiplier` is negative, or there is noise
+            without a key or without the number of the step.
+        TypeError: `loss_fn` returns a bare number, which has no parts.
 
     Example:
         >>> def loss_fn(w, x):
@@ -51,9 +55,12 @@ def per_example(*, clip: float, noise: float = 0.0, key: Array | None = None) ->
     Reference:
         Abadi et al., Deep Learning with Differential Privacy, 2016, arXiv:1607.00133.
     """
-    if not (clip > 0 and noise >= 0):
-        raise ValueError(f"clip must be positive and noise not negative, got {clip} and {noise}.")
-    if noise and key is None:
+    if not (clip > 0 and noise_multiplier >= 0):
+        raise ValueError(
+            "clip must be positive and noise_multiplier 0 or more, got "
+            f"{clip} and {noise_multiplier}."
+        )
+    if noise_multiplier and key is None:
         raise ValueError("noise needs a key: per_example(..., key=jax.random.key(0)).")
 
     def value_and_grad(
@@ -65,8 +72,8 @@ def per_example(*, clip: float, noise: float = 0.0, key: Array | None = None) ->
             params = floating_params(params)
             clipped = _clipped_sum(loss_fn, microbatches, clip, params, batch, step, **given)
             aux, rows, total = clipped
-            if noise and key is not None:
-                total = _noisy(total, noise * clip, key, step)
+            if noise_multiplier and key is not None:
+                total = _noisy(total, noise_multiplier * clip, key, step)
             grads = jax.tree.map(lambda g, param: (g / rows).astype(param.dtype), total, params)
             loss = aux.metrics["loss"].value()
             return ((loss, aux) if has_aux else loss), grads
@@ -87,7 +94,7 @@ def _clipped_sum(
     rng: Array | None = None,
     model_state: PyTree = None,
 ) -> tuple[Aux, int, PyTree]:
-    """Also the number of rows."""
+    """Σ of clipped gradients, beside the exact loss in an Aux and the number of rows."""
     require_divisible(batch, n)
     complete, rows = objective(loss_fn), len(jax.tree.leaves(batch)[0])
 
@@ -121,12 +128,14 @@ def _over_examples(each: Merged) -> Merged:
             return jax.tree.map(lambda rows: rows.reshape(-1, *rows.shape[2:]), node)
         return jnp.sum(node, axis=0)
 
-    return jax.tree.map(merged, each, is_leaf=lambda node: isinstance(node, Concat))
+    return jax.tree.map(merged, each, is_leaf=concatenates)
 
 
 def _noisy(tree: PyTree, scale: float, key: Array, step: ArrayLike | None) -> PyTree:
     if step is None:
-        raise ValueError("noise needs the number of the step, so that no two steps share it.")
+        raise ValueError(
+            "noise needs the number of the step, so that no two steps share it: pass step=."
+        )
     leaves, structure = jax.tree.flatten(tree)
     keys = jax.random.split(jax.random.fold_in(key, step), len(leaves))
     return structure.unflatten(

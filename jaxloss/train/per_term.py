@@ -34,8 +34,8 @@ def pcgrad(
         has_aux: Whether to return `(value, Aux)` for the value.
 
     Returns:
-        A function with the arguments and the result of that of `jaxloss.value_and_grad`. Without
-        an rng, the order is that of their names.
+        A function with the arguments and the result of the one that `jaxloss.value_and_grad`
+        returns. Without an rng, the order is that of their names.
 
     Raises:
         TypeError: `loss_fn` does not return a dict.
@@ -76,8 +76,8 @@ def gradnorm(
             paper takes the last layer that all terms share.
 
     Returns:
-        A function with the arguments and the result of `jaxloss.value_and_grad`, whose value is
-        the plain sum of the terms.
+        A function with the arguments, but for `axis_name`, and the result of
+        `jaxloss.value_and_grad`, whose value is the plain sum of the terms.
 
     Raises:
         TypeError: The loss function does not return a dict.

@@ -46,7 +46,7 @@ def test_65536_pairs_over_many_v5e(chips, devices, columns, most):
     data = mesh(chips, data=devices)
     spread, everywhere = (NamedSharding(data, PartitionSpec(*p)) for p in (("data",), ()))
     loss = functools.partial(
-        jaxloss.sharded_clip_loss, mesh=data, axis_name="data", columns=columns
+        jaxloss.sharded_clip_loss, mesh=data, data_axis="data", columns=columns
     )
     program = compiled(lambda x, z, t: loss(x, z, logit_scale=t), 65536, spread, everywhere)
     needed, found = temporaries(program), collectives(program)
