@@ -158,6 +158,7 @@ def test_migration_table_of_a_peer(jaxloss):
         ("fit --optimizer sgd --weight-decay 0.1", "sgd has no weight decay"),
         ("fit --hidden 64,x", "--hidden is widths"),
         ("fit --hidden -1", "--hidden is widths"),
+        ("fit --hidden 99999999999999", "at most 65536"),
         ("fit --microbatches 5", "does not divide the batch of 32 rows"),
         ("fit --data line --microbatches 3", "does not divide the batch of 20 rows"),
         ("fit --data line --hidden 4", "leave out"),

@@ -262,12 +262,6 @@ NUMBERS = [
         edges={(0.0,): (0.5, (1 / 6,), 1 / 12)},
     ),
     Row(
-        function=numerics.log1mexp,
-        truth=lambda x: mp.log(-mp.expm1(-x)),
-        points=grid((1e-30, 1e-9, 0.1, 0.69, 0.7, 0.9, 1.0, 1.2, 2.0, 20.0, 80.0)),
-        edges={(0.0,): (-INF, (INF,)), (INF,): (0, (0,), 0)},
-    ),
-    Row(
         function=numerics.log_cosh,
         truth=lambda x: mp.log(mp.cosh(x)),
         points=grid((*REAL[1:-1], 0.499, 0.501)),

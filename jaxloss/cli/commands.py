@@ -30,45 +30,44 @@ Data = Annotated[
     str,
     typer.Option(help="digits, diabetes, breast-cancer, wine, iris, line, text, or a .csv file."),
 ]
-Target = Annotated[str | None, typer.Option(help="Of a CSV file: the column to learn.")]
+Target = Annotated[str | None, typer.Option(help="The column of the CSV file to learn.")]
 Task = Annotated[
     str | None,
     typer.Option(
-        help="Of a CSV file: regression or classification; else texts and whole numbers of at "
-        "most 10 values are classes."
+        help="What to learn from the CSV file: regression or classification. Default: words, and "
+        "whole numbers of at most 10 values, are classes."
     ),
 ]
 File = Annotated[
     Path | None,
-    typer.Option(help="Of text: what is read; else the source of Python's own library."),
+    typer.Option(help="The text to learn. Default: the source of Python's own library."),
 ]
 Vocab = Annotated[
-    int | None, typer.Option(help="Of text: so many byte pairs, such as 32000; else bytes.")
+    int | None,
+    typer.Option(help="Byte pairs to read the text by, such as 32000. Default: bytes."),
 ]
-Context = Annotated[int | None, typer.Option(min=2, help="Of text: the tokens of a window, 128.")]
+Context = Annotated[int | None, typer.Option(min=2, help="Tokens in a window. Default: 128.")]
 Limit = Annotated[
     int | None,
-    typer.Option(min=1, help="Of text: how many bytes are read, 1000000; with --vocab 12000000."),
+    typer.Option(min=1, help="Bytes of text to read. Default: 1000000; with --vocab 12000000."),
 ]
 Optimizer = Annotated[
-    str | None, typer.Option(help="Any optimizer of Optax: adamw (of the line: sgd).")
+    str | None, typer.Option(help="Any optimizer of Optax. Default: adamw, or sgd for the line.")
 ]
 LearningRate = Annotated[
     float | None,
-    typer.Option(min=0, help="Of the optimizer: 0.001 (of the line: 0.1)."),
+    typer.Option(min=0, help="Default: 0.001, or 0.1 for the line."),
 ]
 WeightDecay = Annotated[
     float | None,
-    typer.Option(min=0, help="Of the optimizer: 0.3 of adamw (of text: 0.1), else Optax's."),
+    typer.Option(min=0, help="Default: 0.3 for adamw, 0.1 for a text, otherwise Optax's own."),
 ]
 BatchSize = Annotated[
-    int | None, typer.Option(min=1, help="Rows per step: 32 (of text: 16 windows).")
+    int | None, typer.Option(min=1, help="Rows per step. Default: 32, or 16 windows of a text.")
 ]
 Hidden = Annotated[
     str | None,
-    typer.Option(
-        help="Widths of the hidden layers, of text of the blocks: 128,128; 0 for no hidden layer."
-    ),
+    typer.Option(help="Widths of hidden layers, for a text of blocks; 0: none. Default: 128,128."),
 ]
 
 
@@ -86,65 +85,66 @@ def fit(
     ] = None,
     loss_option: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Of the loss, such as delta=0.5; repeatable."),
+        typer.Option(
+            metavar="NAME=VALUE", help="Option of the loss, such as delta=0.5; may repeat."
+        ),
     ] = None,
     optimizer: Optimizer = None,
     learning_rate: LearningRate = None,
     weight_decay: WeightDecay = None,
     batch_size: BatchSize = None,
     microbatches: Annotated[
-        int | None, typer.Option(min=1, help="Parts to compute a batch in, to save memory: 1.")
+        int | None, typer.Option(min=1, help="Parts of a batch, to save memory. Default: 1.")
     ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(
-            min=1, help="At most: 60 (of the line: 1000 steps, of text: for 7000 windows)."
+            min=1, help="Most epochs. Default: 60; the line, 1000 steps; a text, 7000 windows."
         ),
     ] = None,
     patience: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Epochs or steps without a new best to stop at: 20 (of text: 10 of its 20 "
-            "evaluations).",
+            help="Epochs or steps without a new best after which to stop. Default: 20, or 10 of "
+            "the 20 evaluations of a text.",
         ),
     ] = None,
     hidden: Hidden = None,
     precision: Annotated[
         str | None,
-        typer.Option(
-            help="What the model computes in: float32, bfloat16, or float16 with a dynamic scale "
-            "of the loss."
-        ),
+        typer.Option(help="float32, bfloat16, or float16, for which the loss is scaled."),
     ] = None,
     ema: Annotated[
         float | None, typer.Option(help="Decay of an average of the parameters, such as 0.99.")
     ] = None,
     nonfinite: Annotated[
         str | None,
-        typer.Option(help="What a step does that is not finite: apply, skip or raise."),
+        typer.Option(help="What to do with a step that is not finite: apply, skip or raise."),
     ] = None,
     checkpoint_every: Annotated[
-        int | None, typer.Option(min=1, help="Epochs between two checkpoints: none are made.")
+        int | None, typer.Option(min=1, help="Epochs between checkpoints. Default: none are made.")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, with its options.")
     ] = False,
     seed: Annotated[
-        int, typer.Option(min=0, max=LARGEST_SEED, help="Of split, weights and batches.")
+        int,
+        typer.Option(min=0, max=LARGEST_SEED, help="Seed of the split, the model and the batches."),
     ] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="The folder to write: runs/<time>-<data>.")
+        Path | None, typer.Option(help="The folder to write. Default: runs/<time>-<data>.")
     ] = None,
     coordinator: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Of several processes: where the first one is."),
+        typer.Option(metavar="HOST:PORT", help="Address of the first of several processes."),
     ] = None,
     process: Annotated[
-        int | None, typer.Option(min=0, help="Which one of them this is; 0 prints and writes.")
+        int | None, typer.Option(min=0, help="Number of this process; number 0 prints and writes.")
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="How many; a cluster tells all three by itself.")
+        int | None,
+        typer.Option(min=1, help="Number of processes. On a cluster all three are found out."),
     ] = None,
 ) -> None:
     """Train a model on a table or a text, and keep its curves, parameters and scores."""
@@ -187,24 +187,28 @@ def compare(
     vocab: Vocab = None,
     context: Context = None,
     limit: Limit = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="How many: 5 (of text: 1).")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Number of seeds. Default: 5, or 1 for a text.")
+    ] = None,
     first_seed: Annotated[
-        int, typer.Option(min=0, max=LARGEST_SEED, help="The others follow.")
+        int, typer.Option(min=0, max=LARGEST_SEED, help="The first seed; the others follow it.")
     ] = 0,
     outliers: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Of the training targets: times 10, or another class."),
+        typer.Option(
+            min=0, max=1, help="Share of training targets to spoil: tenfold, or another class."
+        ),
     ] = 0.0,
     optimizer: Optimizer = None,
     learning_rate: LearningRate = None,
     weight_decay: WeightDecay = None,
     batch_size: BatchSize = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="20 (of text: for 7000 windows).")
+        int | None, typer.Option(min=1, help="Epochs. Default: 20, or 7000 windows for a text.")
     ] = None,
     hidden: Hidden = None,
     out: Annotated[
-        Path | None, typer.Option(help="The folder to write: runs/<time>-compare-<data>.")
+        Path | None, typer.Option(help="The folder to write. Default: runs/<time>-compare-<data>.")
     ] = None,
 ) -> None:
     """Train with several losses, each with the same seeds, and compare what comes of it."""
@@ -239,7 +243,8 @@ def losses(
         str, typer.Argument(help="Part of a name, of another name, or of a family.")
     ] = "",
     peer: Annotated[
-        str | None, typer.Option(help="optax, torch, keras, ...: what its calls become here.")
+        str | None,
+        typer.Option(help="A library, such as optax, torch or keras: what its calls become."),
     ] = None,
 ) -> None:
     """List the losses: family, name, and what others call them."""

@@ -9,6 +9,7 @@ from jaxloss.cli.mistakes import Mistake, unknown
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 NONFINITE = ("apply", "skip", "raise")
+WIDEST = 2**16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,9 @@ def _widths(text: str) -> tuple[int, ...]:
         widths = (-1,)
     if widths == (0,):
         return ()
-    if min(widths) < 1:
-        raise Mistake(f"--hidden is widths such as 64,64, or 0 for no hidden layer, got {text!r}.")
+    if not 1 <= min(widths) <= max(widths) <= WIDEST:
+        raise Mistake(
+            f"--hidden is widths such as 64,64, at most {WIDEST}, or 0 for no hidden layer, got "
+            f"{text!r}."
+        )
     return widths

@@ -30,7 +30,6 @@ KINDS = {
     "sign": "labels -1 and 1",
     "class": "class indices",
     "distribution": "distributions over classes",
-    "bits": "several labels at once",
     "token": "the next token of a text",
 }
 DEFAULT = {"number": "squared_error", "class": "softmax_cross_entropy_with_integer_labels"}

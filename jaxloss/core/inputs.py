@@ -59,9 +59,7 @@ def _paired(
                 f"{converted[0].shape}; nothing is broadcast."
             )
     if converted[0].ndim < features:
-        raise ValueError(
-            f"{first} must have {features} axes or more, got shape {converted[0].shape}."
-        )
+        raise ValueError(f"{first} must have {features} axes or more, got {converted[0].shape}.")
     blanked = []
     for name, array in zip(arrays, converted, strict=True):
         array = blank(array, where, features=features, fill=fill.get(name, 0))

@@ -109,7 +109,12 @@ def xtimes(x: Array, y: Array) -> Array:
 
 
 def priced(share: Array, cost: Array) -> Array:
-    """share · cost, and 0 · ±∞ = 0, without a select: ∞ is a large number until it is known."""
+    """share · cost, and 0 · ±∞ = 0, as `xtimes`, but without a select, which XLA on CPU stores.
+
+    The cost is halved and made at most the largest number, so that a share of 0 makes it 0. The
+    last factor is 2 for a finite cost; of an infinite one it is so large that the product
+    overflows.
+    """
     most = jnp.finfo(cost.dtype).max
     half = jnp.minimum(2 * jnp.maximum(cost / 4, -most / 2), most)
     return share * half * (3 + jnp.maximum(jnp.abs(half) - most / 2, -1))
@@ -198,19 +203,6 @@ def apart(x: Array, y: Array) -> Array:
 def log_add(x: Array, y: Array) -> Array:
     """log(exp x + exp y): -∞, with finite derivatives, where both are -∞."""
     return jnp.maximum(x, y) + jnp.log1p(jnp.exp(-jnp.abs(apart(x, y))))
-
-
-@closed_form(lambda x: -1 / (jnp.expm1(x) * -jnp.expm1(-x)))
-def _slope_of_log1mexp(x: Array) -> Array:
-    return 1 / jnp.expm1(x)
-
-
-@closed_form(lambda x: _slope_of_log1mexp(x))
-def log1mexp(x: Array) -> Array:
-    """log(1 - exp -x) for x ≥ 0."""
-    near = x < 1.1  # beyond it log1p is accurate: XLA's of float64 is not below -0.35
-    small = jnp.log(-jnp.expm1(-jnp.where(near, x, 1)))
-    return jnp.where(near, small, jnp.log1p(-jnp.exp(-jnp.where(near, 1, x))))
 
 
 def _slope_of_tanh(x: Array) -> Array:

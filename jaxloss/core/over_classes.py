@@ -161,10 +161,11 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
     """-Σ targets · log softmax(logits), of which `cross_entropy_at` is one term.
 
     The targets need not sum to one; an absent class with target 0 costs 0. The largest class has
-    the share 1, so that it is alone above 1/2 where the shares sum to less than 1.5, and its index
-    is not needed: there it is left out, and elsewhere a sum less 1 keeps its digits. All is
-    arithmetic, which XLA on CPU makes one fusion from 4,096 rows on; of fewer it stores what sums
-    share, so that no sum shares a constant or a difference with another, and all the shares only.
+    the share exp 0 = 1. Where the shares sum to less than 1.5, only it exceeds 1/2: it is left out
+    of the sum by its size, with no need of its index; elsewhere the sum less 1 keeps its digits.
+    Comparisons are arithmetic, since XLA on CPU stores what a select gives. From 4,096 rows on it
+    then makes one loop of all; of fewer rows it stores what sums share, so that they share no
+    constant and no difference, and all of them the shares only.
     """
     most, steep = jnp.finfo(logits.dtype).max, 16 / float(jnp.finfo(logits.dtype).eps)
     top, _, rest, even = _told_by_size(logits)
@@ -317,6 +318,7 @@ _behind.defjvps(lambda t, behind, logits, top: t, None)
 
 
 def _shares(logits: Array) -> Array:
+    """exp(logits) as shares of the largest one, which is 1; their sum is not."""
     return jnp.exp(_behind(logits, _top(logits)))
 
 

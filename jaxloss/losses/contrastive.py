@@ -444,14 +444,15 @@ def contrastive_loss(
         x2: `[*units, features]`.
         labels: `[*units]`, 1 for a similar pair and 0 for another, or a share between; the paper
             has them the other way round.
-        margin: The distance from which on a dissimilar pair costs nothing; positive, may be traced.
+        margin: The distance from which on a dissimilar pair costs nothing; 0 or more, may be
+            traced.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:
         The reduced loss; with `reduction=None` one value per pair.
 
     Raises:
-        ValueError: The shapes do not fit, or `margin` is not positive.
+        ValueError: The shapes do not fit, or `margin` is negative.
         TypeError: `x1` is not floating.
 
     Also known as:
@@ -473,7 +474,7 @@ def contrastive_loss(
     x1, x2 = inputs.paired(where, features=1, x1=x1, x2=x2)
     labels = inputs.one_per_unit(where, "labels", labels, "x1", x1)
     checks.require(inputs.RANGES["in [0, 1]"], "labels", labels, "a share is in [0, 1]")
-    margin = inputs.option("margin", margin, x1, must_be="positive")
+    margin = inputs.option("margin", margin, x1, must_be="0 or more")
     D = numerics.finite(distances(x1, x2))
     near = numerics.positive_part(margin - D)
     values = labels * D * (D / 2) + numerics.xtimes(1 - labels, near**2) / 2

@@ -56,7 +56,7 @@ def hinge_loss(
 
     Raises:
         ValueError: The shapes differ.
-        TypeError: The scores are not floating.
+        TypeError: The scores are not floating, or the labels are boolean or unsigned.
 
     Also known as:
         Support vector machine loss, L1-SVM loss.
@@ -99,7 +99,7 @@ def squared_hinge_loss(
 
     Raises:
         ValueError: The shapes differ.
-        TypeError: The scores are not floating.
+        TypeError: The scores are not floating, or the labels are boolean or unsigned.
 
     Also known as:
         L2-SVM loss.
@@ -142,7 +142,7 @@ def perceptron_loss(
 
     Raises:
         ValueError: The shapes differ.
-        TypeError: The scores are not floating.
+        TypeError: The scores are not floating, or the labels are boolean or unsigned.
 
     Also known as:
         Rosenblatt loss, perceptron criterion.
@@ -184,7 +184,7 @@ def soft_margin_loss(
 
     Raises:
         ValueError: The shapes differ.
-        TypeError: The scores are not floating.
+        TypeError: The scores are not floating, or the labels are boolean or unsigned.
 
     Also known as:
         Logistic margin loss, binomial deviance.
@@ -475,7 +475,7 @@ def hinge_embedding_loss(
 
     Raises:
         ValueError: The shapes differ, or the margin is not a number.
-        TypeError: The distances are not floating.
+        TypeError: The distances are not floating, or the labels are boolean or unsigned.
 
     Also known as:
         Hinge embedding criterion.
@@ -526,7 +526,7 @@ def cosine_embedding_loss(
 
     Raises:
         ValueError: The shapes do not fit, or the margin is not a number.
-        TypeError: `x1` is not floating.
+        TypeError: `x1` is not floating, or the labels are boolean or unsigned.
 
     Also known as:
         Cosine contrastive loss.

@@ -142,7 +142,7 @@ def margin_ranking_loss(
 
     Raises:
         ValueError: The shapes differ, or the margin is not a number.
-        TypeError: `x1` is not floating.
+        TypeError: `x1` is not floating, or the labels are boolean or unsigned.
 
     Also known as:
         Pairwise hinge loss, ranking support vector machine loss.

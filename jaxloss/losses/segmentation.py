@@ -389,7 +389,7 @@ def tversky_loss(
 
     With `beta` above `alpha` what is missed costs more than what is false, as it does where the
     class is small. The sums are over the pixels of an image; `batch_tversky_loss` takes them over
-    the batch.
+    the batch. It is `dice_loss`, whose `smooth` is 0 by default here.
 
     Args:
         logits: `[images, *pixels, classes]`, floating.

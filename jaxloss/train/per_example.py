@@ -57,8 +57,7 @@ def per_example(
     """
     if not (clip > 0 and noise_multiplier >= 0):
         raise ValueError(
-            "clip must be positive and noise_multiplier 0 or more, got "
-            f"{clip} and {noise_multiplier}."
+            f"clip must be positive, got {clip}; noise_multiplier 0 or more, {noise_multiplier}."
         )
     if noise_multiplier and key is None:
         raise ValueError("noise needs a key: per_example(..., key=jax.random.key(0)).")
