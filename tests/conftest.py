@@ -50,6 +50,24 @@ class Names:
         doctest_namespace.update(jax=jax, jnp=jnp, np=np, jaxloss=jaxloss)
 
 
+def pytest_addoption(parser):
+    few = "of the contract, the first row of each loss, and those of a schedule"
+    parser.addoption("--few-rows", action="store_true", help=few)
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.option.few_rows:
+        return
+    seen, kept = set(), []
+    for item in items:
+        case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
+        key = case and (item.function, case.loss)
+        if case is None or key not in seen or "schedule" in case.options:
+            seen.add(key)
+            kept.append(item)
+    items[:] = kept
+
+
 def pytest_configure(config):
     config.pluginmanager.register(Names())
 

@@ -51,8 +51,11 @@ def info_nce_loss(
             anchor; or `[negatives, features]`, the same for all, such as a queue. With negatives
             the units may have several axes.
         temperature: Divides the similarities; positive, may be traced.
-        schedule, memory_budget: See `jaxloss.fused.row_blocks.Pairs`; with negatives, the pairs
-            are those of an anchor and a negative.
+        schedule: "plain" builds all pairs of an anchor and a negative, "blocks" takes some
+            anchors at a time and has no forward mode or second derivatives. None is "blocks"
+            where all would exceed the budget.
+        memory_budget: How many bytes a block may take. None: 16 MiB, or half of what the
+            embeddings take if that is more.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:
@@ -240,7 +243,7 @@ def supcon_loss(
         embeddings: `[units, features]`, floating; their lengths do not count.
         labels: `[units]`, any integers: rows with the same one belong together.
         temperature: Divides the cosines; positive, may be traced.
-        schedule, memory_budget: See `jaxloss.fused.row_blocks.Pairs`.
+        schedule, memory_budget: As in `info_nce_loss`.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:
@@ -312,8 +315,10 @@ def clip_loss(
         image_embeddings: `[units, features]`, floating.
         text_embeddings: `[units, features]`, the match of each image.
         logit_scale: Multiplies the similarities; positive, may be traced.
-        schedule, memory_budget: See `jaxloss.fused.row_blocks.Pairs`. Blocks have no forward mode
-            and no second derivative.
+        schedule: "plain" builds all pairs, "blocks" takes some rows at a time and has no forward
+            mode or second derivatives. None is "blocks" where all would exceed the budget.
+        memory_budget: How many bytes a block may take. None: 16 MiB, or half of what one side's
+            embeddings take if that is more.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:
@@ -379,8 +384,10 @@ def siglip_loss(
         text_embeddings: `[units, features]`, the match of each image.
         logit_scale: Multiplies the similarities; positive, may be traced.
         logit_bias: Added to them; may be traced.
-        schedule, memory_budget: See `jaxloss.fused.row_blocks.Pairs`. Blocks have no forward mode
-            and no second derivative.
+        schedule: "plain" builds all pairs, "blocks" takes some rows at a time and has no forward
+            mode or second derivatives. None is "blocks" where all would exceed the budget.
+        memory_budget: How many bytes a block may take. None: 16 MiB, or half of what one side's
+            embeddings take if that is more.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:

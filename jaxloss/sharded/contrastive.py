@@ -54,7 +54,7 @@ def sharded_clip_loss(
             every other reduction is of its own rows.
         columns: "ring": the texts go round, and no device holds more than two shares of them.
             "gathered": every device holds all of them, and waits for the others only twice.
-        memory_budget: See `jaxloss.fused.row_blocks.Pairs`.
+        memory_budget: How many bytes a block of pairs may take on a device; as in `clip_loss`.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:
@@ -117,7 +117,7 @@ def sharded_siglip_loss(
         logit_scale: Multiplies the similarities; positive, may be traced.
         logit_bias: Added to them; may be traced.
         mesh, data_axis, columns: As in `sharded_clip_loss`.
-        memory_budget: See `jaxloss.fused.row_blocks.Pairs`.
+        memory_budget: How many bytes a block of pairs may take on a device; as in `clip_loss`.
         where, weights, reduction: See `jaxloss.core.reductions`.
 
     Returns:
