@@ -9,10 +9,10 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable
-from types import ModuleType
 
 import jaxloss
 from jaxloss import fused, losses, parts
+from jaxloss.cli.learns import LEARNS
 from jaxloss.cli.mistakes import Mistake, close
 from jaxloss.core.statistics import Statistic
 
@@ -67,7 +67,7 @@ def entries() -> dict[str, Entry]:
             for name, member in vars(module).items():
                 here = inspect.isfunction(member) and member.__module__ == module.__name__
                 if here and getattr(jaxloss, name, None) is member:
-                    found[name] = _entry(info.name, module, name, member)
+                    found[name] = _entry(info.name, name, member)
     return found
 
 
@@ -114,10 +114,9 @@ def counterparts(peer: str, query: str = "") -> list[Counterpart]:
     return found
 
 
-def _entry(family: str, module: ModuleType, name: str, loss: Callable[..., Statistic]) -> Entry:
+def _entry(family: str, name: str, loss: Callable[..., Statistic]) -> Entry:
     names, peers = also_known_as(inspect.getdoc(loss) or "")
-    learns = getattr(module, "LEARNS", {}).get(name)
-    return Entry(name, family, loss, learns, names, peers)
+    return Entry(name, family, loss, LEARNS.get(name), names, peers)
 
 
 def also_known_as(documentation: str) -> tuple[tuple[str, ...], tuple[Counterpart, ...]]:

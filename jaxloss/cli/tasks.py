@@ -21,7 +21,7 @@ from jaxloss.cli.table import Table
 from jaxloss.core.statistics import Statistic
 
 Values: TypeAlias = Array | np.ndarray
-#: What `LEARNS` of a family may say.
+#: What `LEARNS` may say.
 KINDS = {
     "number": "numbers",
     "positive number": "positive numbers",

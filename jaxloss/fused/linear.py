@@ -13,9 +13,6 @@ from jaxloss.core.reductions import R, Reduction, adds_up
 from jaxloss.fused import heads, rows, schedules
 from jaxloss.fused.schedules import Name, Plan
 
-#: The kind of label that each loss learns from.
-LEARNS = {"linear_softmax_cross_entropy": "token"}
-
 
 def linear_softmax_cross_entropy(
     hidden: Float[ArrayLike, "*units features"],

@@ -10,13 +10,6 @@ from jaxtyping import Bool, Float, Num, Shaped
 from jaxloss.core import checks, inputs, kernels, margins, numerics
 from jaxloss.core.reductions import R, Reduction, reduce
 
-#: The kind of label that each loss learns from.
-LEARNS = {
-    "sigmoid_binary_cross_entropy": "bit",
-    "binary_cross_entropy": "bit",
-    "sparsemax_loss": "bit",
-}
-
 
 def sigmoid_binary_cross_entropy(
     logits: Float[ArrayLike, "*units"],

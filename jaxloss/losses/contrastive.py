@@ -17,9 +17,6 @@ from jaxloss.fused.row_blocks import Pairs, PairSchedule, half
 from jaxloss.parts.distances import distances, pairwise_cosine_similarities
 from jaxloss.parts.pairs import negative_pairs, positive_pairs
 
-#: The kind of target that each loss learns from: none, a positive is another view of the anchor.
-LEARNS: dict[str, str] = {}
-
 
 def info_nce_loss(
     anchors: Float[ArrayLike, "units features"],

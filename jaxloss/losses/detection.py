@@ -15,8 +15,6 @@ from jaxloss.core.reductions import R, Reduction, reduce
 
 #: Of two intervals: the length of both, of either alone, and of what is between them.
 Pieces: TypeAlias = tuple[Array, Array, Array, Array]
-#: The kind of target that each loss learns from: boxes in images, which no table holds.
-LEARNS: dict[str, str] = {}
 
 
 def giou_loss(

@@ -8,9 +8,6 @@ from jaxtyping import Bool, Float, Integer, Num, Shaped
 from jaxloss.core import class_options, divergences, inputs, numerics, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce
 
-#: The kind of target that each loss learns from: what a teacher says, which no table holds.
-LEARNS: dict[str, str] = {}
-
 
 def distillation_loss(
     student_logits: Float[ArrayLike, "*units classes"],

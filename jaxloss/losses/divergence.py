@@ -9,9 +9,6 @@ from jaxtyping import Bool, Float, Num, Shaped
 from jaxloss.core import checks, inputs, kernels, numerics
 from jaxloss.core.reductions import R, Reduction, reduce
 
-#: The kind of target that each loss learns from; what takes log-targets distils another model.
-LEARNS = {"kl_divergence": "distribution", "generalized_kl_divergence": "distribution"}
-
 
 def kl_divergence(
     log_probs: Float[ArrayLike, "*units classes"],

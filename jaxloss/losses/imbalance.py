@@ -9,12 +9,6 @@ from jaxtyping import Bool, Float, Num, Shaped
 from jaxloss.core import inputs, kernels, numerics, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce
 
-#: The kind of label that each loss learns from.
-LEARNS = {
-    "sigmoid_focal_loss": "bit",
-    "softmax_focal_loss": "distribution",
-}
-
 
 def sigmoid_focal_loss(
     logits: Float[ArrayLike, "*units"],

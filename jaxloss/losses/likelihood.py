@@ -10,9 +10,6 @@ from jaxtyping import Bool, Float, Num, Shaped
 from jaxloss.core import checks, inputs, kernels, numerics
 from jaxloss.core.reductions import R, Reduction, reduce
 
-#: The kind of target that each loss learns from.
-LEARNS = {"gaussian_nll_loss": "number", "poisson_nll_loss": "count"}
-
 
 def gaussian_nll_loss(
     means: Float[ArrayLike, "*units"],

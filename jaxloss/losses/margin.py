@@ -19,17 +19,6 @@ from jaxloss.core import (
 )
 from jaxloss.core.reductions import R, Reduction, reduce
 
-#: The kind of label that each loss learns from.
-LEARNS = {
-    "hinge_loss": "sign",
-    "squared_hinge_loss": "sign",
-    "perceptron_loss": "sign",
-    "soft_margin_loss": "sign",
-    "multiclass_hinge_loss": "class",
-    "multiclass_perceptron_loss": "class",
-    "multi_margin_loss": "class",
-}
-
 
 def hinge_loss(
     scores: Float[ArrayLike, "*units"],

@@ -14,9 +14,6 @@ from jaxloss.core import inputs, numerics, over_classes, vectors
 from jaxloss.core.reductions import R, Reduction, reduce, reduce_rows
 from jaxloss.parts import angular, distances, pairs
 
-#: The kind of target that each loss learns from: none, it is the embeddings that are compared.
-LEARNS: dict[str, str] = {}
-
 
 def triplet_margin_loss(
     anchors: Float[ArrayLike, "*units features"],

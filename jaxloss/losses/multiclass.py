@@ -9,17 +9,6 @@ from jaxtyping import Bool, Float, Integer, Num, Shaped
 from jaxloss.core import checks, class_options, inputs, kernels, numerics, over_classes, sparsemax
 from jaxloss.core.reductions import R, Reduction, reduce
 
-#: The kind of label that each loss learns from.
-LEARNS = {
-    "softmax_cross_entropy": "distribution",
-    "softmax_cross_entropy_with_integer_labels": "class",
-    "categorical_cross_entropy": "distribution",
-    "nll_loss": "class",
-    "poly_loss_cross_entropy": "distribution",
-    "generalized_cross_entropy": "class",
-    "multiclass_sparsemax_loss": "class",
-}
-
 
 def softmax_cross_entropy(
     logits: Float[ArrayLike, "*units classes"],

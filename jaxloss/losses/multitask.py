@@ -14,9 +14,6 @@ from jaxtyping import Float, Num
 from jaxloss.core import inputs
 from jaxloss.core.statistics import Mean, Statistic, value
 
-#: The kind of target that each loss learns from: each task brings its own.
-LEARNS: dict[str, str] = {}
-
 
 @overload
 def weighted_sum_loss(

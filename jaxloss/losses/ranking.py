@@ -10,9 +10,6 @@ from jaxtyping import Bool, Float, Num, Shaped
 from jaxloss.core import checks, inputs, margins, numerics, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce
 
-#: The kind of target that each loss learns from: orders of lists, which no column of a table is.
-LEARNS: dict[str, str] = {}
-
 
 def ranking_softmax_loss(
     scores: Float[ArrayLike, "*lists items"],

@@ -18,20 +18,6 @@ from jaxloss.core.reductions import (
 )
 from jaxloss.core.statistics import Mean
 
-#: The kind of target that each loss learns from; what compares directions learns from none.
-LEARNS = {
-    "squared_error": "number",
-    "l2_loss": "number",
-    "absolute_error": "number",
-    "root_mean_squared_error": "number",
-    "huber_loss": "number",
-    "smooth_l1_loss": "number",
-    "log_cosh": "number",
-    "quantile_loss": "number",
-    "squared_logarithmic_error": "positive number",
-    "absolute_percentage_error": "positive number",
-}
-
 
 def squared_error(
     predictions: Float[ArrayLike, "*units"],

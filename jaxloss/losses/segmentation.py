@@ -20,9 +20,6 @@ from jaxloss.core.reductions import (
 from jaxloss.core.statistics import Mean, kept, total
 from jaxloss.parts import overlap
 
-#: The kind of target that each loss learns from: masks of images, which no table holds.
-LEARNS: dict[str, str] = {}
-
 
 def dice_loss(
     logits: Float[ArrayLike, "images *pixels classes"],

@@ -10,9 +10,6 @@ from jaxtyping import Bool, Float, Integer, Num
 from jaxloss.core import alignment, checks, inputs, over_classes
 from jaxloss.core.reductions import R, Reduction, reduce
 
-#: The kind of target that each loss learns from: a text for a recording, which no table holds.
-LEARNS: dict[str, str] = {}
-
 
 def ctc_loss(
     logits: Float[ArrayLike, "*units steps classes"],
