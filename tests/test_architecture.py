@@ -109,7 +109,7 @@ def lines_outside_docstrings(path):
     return len(text.splitlines()) - sum(lines_of(node.body[:1]) for node in documented)
 
 
-@pytest.mark.parametrize(("folder", "most"), [("train", 1500), ("loop", 1250)])
+@pytest.mark.parametrize(("folder", "most"), [("train", 1500), ("loop", 1275)])
 def test_training_is_small(folder, most):
     assert sum(lines_outside_docstrings(path) for path in (ROOT / folder).glob("*.py")) < most
 

@@ -137,6 +137,15 @@ def test_a_finished_training_is_not_made_again_and_can_be_made_longer(tmp_path, 
         run(tmp_path, resume="never")
 
 
+def test_rows_may_be_shorter_and_calls_may_not_be_longer(tmp_path):
+    """What was read is counted in calls of the step."""
+    killed(tmp_path, 5, every=6, steps=8, epochs=None)
+    _, history = run(tmp_path, every=2, steps=8, epochs=None)
+    assert history.steps.tolist() == [4, 6, 8]
+    with pytest.raises(ValueError, match="a training with steps_per_call=1, and the step has 7"):
+        train(tmp_path, make(steps_per_call=7), epochs=3)
+
+
 def test_early_stopping_goes_on_counting(tmp_path):
     def options():
         values = iter([3.0, 2.0, 2.5, 2.6, 0.0])

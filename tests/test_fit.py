@@ -195,6 +195,11 @@ def test_evaluation_may_return_any_statistic():
     assert history.best == 1 and history.best_state is None
 
 
+def test_what_evaluate_returns_has_names():
+    with pytest.raises(TypeError, match=r"evaluate must return a dict .*, got float"):
+        fit([X], epochs=1, evaluate=lambda state: 0.5)
+
+
 def test_callbacks_see_each_row_whole():
     seen = []
     fit([X, X], epochs=2, callbacks=[lambda s, h: seen.append((int(s.step), h.last("loss")))])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxloss
+from jaxloss.fused import Plan
 
 OPTIONS = {
     "label_smoothing": 0.1,
@@ -100,6 +101,26 @@ def test_no_features_are_equal_scores(schedule):
     hidden, head, labels = jnp.zeros((2, 0)), jnp.zeros((0, 4)), jnp.array([0, 1])
     loss = jaxloss.linear_softmax_cross_entropy(hidden, head, labels, schedule=schedule)
     np.testing.assert_allclose(loss, np.log(4), rtol=1e-6)
+
+
+@pytest.mark.parametrize("plan", [Plan("classes", 8, 4), Plan("tiles", 3, 4), Plan("tiles", 8, 3)])
+def test_one_weight_for_all_classes_where_blocks_overlap(plan, rng):
+    given = operands(rng)
+
+    def loss(c, plan):
+        f = functools.partial(jaxloss.linear_softmax_cross_entropy, *given, schedule=plan)
+        return f(class_weights=c, label_smoothing=0.1, reduction="sum")
+
+    got, want = (jax.grad(loss)(jnp.float32(2), each) for each in (plan, "plain"))
+    np.testing.assert_allclose(got, want, rtol=2e-6)
+
+
+def test_a_cap_at_infinity_is_none(rng):
+    hidden, head, labels = operands(rng)
+    f = jaxloss.linear_softmax_cross_entropy
+    assert f(hidden, head, labels, logit_softcap=np.inf) == f(hidden, head, labels)
+    f, logits = jaxloss.softmax_cross_entropy_with_integer_labels, hidden @ head
+    assert f(logits, labels, logit_softcap=np.inf) == f(logits, labels)
 
 
 @pytest.mark.parametrize("name", ["temperature", "logit_softcap"])

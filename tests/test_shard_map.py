@@ -118,6 +118,17 @@ def test_the_mean_of_the_gradients_of_merged_statistics_is_the_gradient(loss_fn,
         close(sharded(gradient, check_vma)(params, batch), expected)
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_over_some_of_the_axes_of_a_mesh(n):
+    """The others are left to the compiler."""
+    params, batch = parameters(), data()
+    expected = jax.jit(jaxloss.value_and_grad(root))(params, batch)
+    gradient = jaxloss.value_and_grad(root, microbatches=n, axis_name="data")
+    both = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    specs = {"in_specs": (EVERYWHERE, ROWS), "out_specs": EVERYWHERE, "axis_names": {"data"}}
+    close(jax.jit(jax.shard_map(gradient, mesh=both, **specs))(params, batch), expected)
+
+
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_a_step_makes_the_update_of_one_device(check_vma):
     params, batch = parameters(), data()

@@ -42,7 +42,8 @@ def of_head(loss, labels, where, h, w, bias, c, weights, t, **keywords):
 
 def of_logits(loss, labels, where, h, w, bias, c, weights, t, **keywords):
     options = {"label_smoothing": 0.1 * t, "z_loss": 0.01 * t, "logit_softcap": 4 * t}
-    x = jnp.matmul(h, w) + bias[None]
+    x = jnp.matmul(h, w)
+    x = x + bias.reshape(*[1] * labels.ndim, -1)
     return loss(x, labels, where=where, class_weights=c, weights=weights, **options, **keywords)
 
 
@@ -272,8 +273,91 @@ def test_no_device_has_a_quarter_of_its_scores():
     assert largest(everywhere(loss, floats, others, shared)) < 2 * (n // 2) * (v // 4) / 4
 
 
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+@pytest.mark.parametrize("call", [of_logits, of_head], ids=["logits", "head"])
+def test_units_may_have_several_axes(call, kind):
+    """`data_axis` spreads the first of them."""
+    (h, w, *rest), labels, where = data()
+    units = (8, TOKENS // 8)
+    numbers = h.reshape(*units, -1), w, *rest[:2], rest[2].reshape(units), rest[3]
+    plain, loss = (CALLS["logits" if call is of_logits else "plain"][i] for i in (1, 2))
+    f = functools.partial(call, plain, labels.reshape(units), where.reshape(units))
+    want = jax.jit(jax.value_and_grad(f, argnums=range(6)))(*numbers)
+    with jax.set_mesh(mesh_of((2, 4), kind)):
+        axes = {"data_axis": "data", "class_axis": "model"}
+        f = functools.partial(call, loss, labels.reshape(units), where.reshape(units), **axes)
+        close(jax.jit(jax.value_and_grad(f, argnums=range(6)))(*numbers), want)
+
+
+def test_half_precision_beside_another_axis(rng):
+    """XLA on CPU aborted at a sum of bfloat16 over some of the axes of a mesh."""
+    h, w = (jnp.asarray(rng.normal(size=s), jnp.bfloat16) for s in ((8, 16), (16, 16)))
+    y = rng.integers(16, size=8)
+    want = jax.grad(jaxloss.linear_softmax_cross_entropy, (0, 1))(h, w, y)
+    with jax.set_mesh(mesh_of((2, 4))):
+        f = functools.partial(HEAD, class_axis="model")
+        for got, wanted in zip(jax.jit(jax.grad(f, (0, 1)))(h, w, y), want, strict=True):
+            got, wanted = (np.asarray(a, np.float32) for a in (got, wanted))
+            assert np.linalg.norm(got - wanted) <= 4e-3 * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("schedule", ["plain", "tokens", "classes"])
+@pytest.mark.parametrize("of_hidden", [P("data"), P(("data", "model")), P("data", None, "model")])
+def test_a_head_may_be_split_over_the_axes_of_the_units(schedule, of_hidden, rng):
+    """As FSDP leaves it, on an explicit mesh: it is made whole, and so are bias and weights."""
+    h, w = (rng.normal(size=s).astype(np.float32) for s in ((8, 2, 4), (4, 16)))
+    b, y = rng.normal(size=16).astype(np.float32), rng.integers(16, size=(8, 2))
+
+    def loss(h, w, b, y):
+        f = functools.partial(jaxloss.linear_softmax_cross_entropy, schedule=schedule)
+        return f(h, w, y, bias=b, class_weights=jnp.exp(b))
+
+    gradient = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
+    want = gradient(h, w, b, y)
+    with jax.set_mesh(mesh_of((2, 4), AxisType.Explicit)):
+        y = jax.device_put(y, P(of_hidden[0]))
+        for of_head, of_bias in ((P("data"), P()), (P(None, "data"), P("data")), (P("model"), P())):
+            placed = map(jax.device_put, (h, w, b), (of_hidden, of_head, of_bias))
+            close(gradient(*placed, y), want)
+
+
+def test_units_whose_first_axis_is_whole_are_not_gone_through_in_parts(rng):
+    h, w = (rng.normal(size=s).astype(np.float32) for s in ((2, 8, 4), (4, 16)))
+    y = rng.integers(16, size=(2, 8))
+    with jax.set_mesh(mesh_of((2, 4), AxisType.Explicit)):
+        h, y = jax.device_put(h, P(None, "data")), jax.device_put(y, P(None, "data"))
+        f = functools.partial(jaxloss.linear_softmax_cross_entropy, h, w, y)
+        assert np.isfinite(f(schedule="plain"))
+        for schedule in ("tokens", "classes", "tiles"):
+            with pytest.raises(ValueError, match=r"units that are split as .*reshard them"):
+                f(schedule=schedule)
+
+
+def test_what_is_deleted_may_have_an_absent_label():
+    """A padding token whose class is absent too; weights and smoothing are not NaN by it."""
+    h, w = jnp.ones((2, 3)), jnp.arange(24.0).reshape(3, 8) / 24
+    bias, labels, where = jnp.zeros(8).at[0].set(-jnp.inf), jnp.array([0, 2]), jnp.array([0, 1]) > 0
+
+    def loss(c, smoothing, t, of=jaxloss.linear_softmax_cross_entropy, at=slice(None), **options):
+        options |= {"class_weights": c, "label_smoothing": smoothing, "temperature": t}
+        return of(h[at], w, labels[at], where=where[at], bias=bias, **options)
+
+    gradient = jax.value_and_grad(loss, (0, 1, 2))
+    options = jnp.ones(8), jnp.float32(0.1), jnp.float32(1)
+    want = gradient(*options, at=slice(1, 2), schedule="plain")
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(want))
+    for schedule in ("plain", "tokens", "classes", "tiles"):
+        close(gradient(*options, schedule=schedule), want)
+    with jax.set_mesh(mesh_of((2, 4))):
+        close(gradient(*options, of=HEAD, class_axis="model"), want)
+
+
 def test_what_is_wrong_is_said():
     (h, w, *_), labels, _ = data()
+    with pytest.raises(ValueError, match=r"must be different axes of the mesh, and \['model'\]"):
+        HEAD(h, w, labels, mesh=mesh_of((2, 4)), data_axis="model", class_axis="model")
+    with pytest.raises(ValueError, match="data_axis needs units to spread"):
+        HEAD(h[0], w, labels[0], mesh=mesh_of((2, 4)), data_axis="data", class_axis="model")
     with pytest.raises(ValueError, match="class_axis must name the axes of the mesh"):
         HEAD(h, w, labels)
     with pytest.raises(ValueError, match=r"the mesh must have the axes \['model'\]"):

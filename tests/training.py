@@ -29,12 +29,12 @@ def loss_fn(params, batch, rng):
     )
 
 
-def make(width=8):
+def make(width=8, **options):
     """The step and the state to begin with, in which nothing is left out."""
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1))
     precision = jaxloss.Precision(compute=jnp.float32, loss_scale="dynamic")
     step = jaxloss.make_train_step(
-        loss_fn, optimizer, ema=0.9, precision=precision, nonfinite="skip"
+        loss_fn, optimizer, ema=0.9, precision=precision, nonfinite="skip", **options
     )
     params = {"w": jnp.linspace(-1, 1, 3 * width).reshape(3, width), "v": jnp.ones((width, 1))}
     model_state = {"seen": jnp.zeros((), jnp.int32)}

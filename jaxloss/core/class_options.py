@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -39,7 +41,7 @@ def uniform(present: Array, like: Array) -> Array:
 
 def capped(logits: Array, logit_softcap: ArrayLike | None) -> Array:
     """The logits, bounded smoothly where there is a bound."""
-    if logit_softcap is None:
+    if logit_softcap is None or (isinstance(logit_softcap, float) and logit_softcap == math.inf):
         return logits
     cap = inputs.option("logit_softcap", logit_softcap, logits, must_be="positive")
     return soft_cap(numerics.wide(logits), cap)

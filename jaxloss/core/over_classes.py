@@ -273,10 +273,10 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
 
 def hit(array: Array, index: Array) -> Array:
     """Whether an entry of the last axis is the one that `index` names."""
-    return numbers_of(array, index.dtype) == index[..., None]
+    return _numbers_of(array, index.dtype) == index[..., None]
 
 
-def numbers_of(array: Array, dtype: DTypeLike) -> Array:
+def _numbers_of(array: Array, dtype: DTypeLike) -> Array:
     """0, 1, 2, ... along the last axis, split over devices as the array is."""
     sharding = jax.typeof(array).sharding
     return jax.lax.broadcasted_iota(dtype, array.shape, array.ndim - 1, out_sharding=sharding)
@@ -290,7 +290,7 @@ def largest(logits: Array) -> Array:
     """
     logits = jax.lax.stop_gradient(logits)
     least = jnp.full((), -jnp.inf, logits.dtype), jnp.zeros((), int)
-    return jax.lax.reduce((logits, numbers_of(logits, int)), least, _larger, (logits.ndim - 1,))[1]
+    return jax.lax.reduce((logits, _numbers_of(logits, int)), least, _larger, (logits.ndim - 1,))[1]
 
 
 def _larger(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -345,6 +345,6 @@ def _rest(shares: Array, index: Array) -> Array:
     """
     if shares.shape[-1] > LONG:
         return jnp.sum(jnp.where(hit(shares, index), 0, shares), axis=-1)
-    classes = numbers_of(shares, shares.dtype)
+    classes = _numbers_of(shares, shares.dtype)
     others = jnp.minimum(jnp.abs(classes - index[..., None].astype(shares.dtype)), 1)
     return jnp.sum(shares * others, axis=-1)

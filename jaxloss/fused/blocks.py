@@ -282,8 +282,8 @@ def _add_spread(options: Options, x: Array, part: _Part, change: Statistics) -> 
     """The options' gradients with that of the class weights, which only `spread` knows."""
     if change.spread is None or "class_weights" not in options:
         return options
-    present = jnp.where(jnp.isneginf(x), 0, x)
-    of_weights = jnp.sum(present * change.spread[:, None], axis=0)
+    there = ~jnp.isneginf(x) if part.fresh is None else part.fresh & ~jnp.isneginf(x)
+    of_weights = jnp.sum(jnp.where(there, x, 0) * change.spread[:, None], axis=0)
     weights = options["class_weights"]
     return {
         **options,

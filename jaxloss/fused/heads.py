@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from jaxloss.core import class_options, inputs, numerics, over_classes
@@ -16,7 +19,7 @@ from jaxloss.core.reductions import R, Reduction, adds_up, reduce, reduce_total
 from jaxloss.core.statistics import Mean, kept
 from jaxloss.fused import blocks, tokens
 from jaxloss.fused.blocks import Options, Statistics, Tile
-from jaxloss.fused.placement import over_rows
+from jaxloss.fused.placement import beside, flat, over_rows
 from jaxloss.fused.schedules import Plan
 
 RANGES = {
@@ -30,7 +33,13 @@ RANGES = {
 }
 PER_CLASS = ("bias", "class_weights")
 #: The numbers that change nothing.
-NEUTRAL = {"bias": 0, "label_smoothing": 0, "z_loss": 0, "temperature": 1}
+NEUTRAL = {
+    "bias": 0,
+    "label_smoothing": 0,
+    "z_loss": 0,
+    "temperature": 1,
+    "logit_softcap": math.inf,
+}
 
 
 def headed(
@@ -41,6 +50,14 @@ def headed(
     h, w, labels = inputs.headed(where, labels=labels, hidden=hidden, head=head, parts=parts)
     dtype = jnp.result_type(hidden) if one_dtype else h.dtype
     return h.astype(dtype), w.astype(dtype), labels
+
+
+def with_present_labels(labels: Array, options: Options, where: ArrayLike | None) -> Array:
+    """Labels of classes that are there, where `where` deletes: no label may cost ∞."""
+    if where is None or not options.get("bias", jnp.zeros(())).ndim:
+        return labels
+    there = over_classes.largest(options["bias"]).astype(labels.dtype)
+    return jnp.where(inputs.spread("where", where, labels.shape), labels, there)
 
 
 def options(head: Array, **given: ArrayLike | None) -> dict[str, Array]:
@@ -70,9 +87,10 @@ def cross_entropy(
 ) -> R:
     """Class indices against the scores of one head."""
     if how.schedule == "plain":
+        options = beside(hidden, options)
         values, counts = _cost(blocks.scores(logits_of(hidden, head), options), labels, options)
         return reduce(values, counts=counts, where=where, weights=weights, reduction=reduction)
-    rows = hidden.reshape(-1, hidden.shape[-1]), labels.reshape(-1)
+    rows = flat(hidden, labels.ndim), labels.reshape(-1)
     if how.schedule == "tokens":
         counts = counts_of(labels, options, inputs.wide_dtype(hidden.dtype))
         heads = ((rows[0], head),)
@@ -217,11 +235,12 @@ def log_probs(
 ) -> tuple[Array, Array | None]:
     """log p of the labels, and if asked for the entropy of each p."""
     if how.schedule == "plain":
+        options = beside(hidden, options)
         x = blocks.scores(logits_of(hidden, head), options)
         values = -over_classes.cross_entropy_at(x, labels)
         terms = numerics.xtimes(over_classes.softmax(x), -over_classes.log_softmax(x))
         return values, jnp.sum(terms, axis=-1) if entropy else None
-    rows = hidden.reshape(-1, hidden.shape[-1])
+    rows = flat(hidden, labels.ndim)
     found = statistics(how, rows, head, labels.reshape(-1), options, entropy=entropy)
     odds = -found.ahead()
     values = -numerics.softplus(-odds).reshape(labels.shape)
@@ -234,4 +253,8 @@ def log_probs(
 
 def logits_of(hidden: Array, head: Array) -> Array:
     """All scores at once."""
+    *units, features = jax.typeof(hidden).sharding.spec
+    if features is not None:  # which a product cannot tell on an explicit mesh
+        hidden = jax.sharding.reshard(hidden, PartitionSpec(*units, None))
+    head = beside(hidden, head)
     return jnp.matmul(hidden, head, preferred_element_type=inputs.wide_dtype(hidden.dtype))

@@ -98,6 +98,7 @@ def linear_softmax_cross_entropy(
         label_smoothing=label_smoothing,
         z_loss=z_loss,
     )
+    labels = heads.with_present_labels(labels, options, where)
     how = schedules.plan(
         h,
         w,
@@ -193,6 +194,7 @@ def linear_token_log_probs(
     h, w, labels = heads.headed(where, hidden, head, labels)
     given = {"bias": bias, "logit_softcap": logit_softcap, "temperature": temperature}
     options = heads.options(w, **given)
+    labels = heads.with_present_labels(labels, options, where)
     how = schedules.plan(
         h,
         w,

@@ -34,6 +34,28 @@ def over_rows(f: Callable[[Any, Any], Tree], rows: Any, shared: Any) -> Tree:
     return each(rows, shared)
 
 
+def beside(units: Array, shared: Tree) -> Tree:
+    """What units share, whole where it is split over axes of an explicit mesh that they take."""
+    taken = set(jax.tree.leaves([*jax.typeof(units).sharding.spec]))
+
+    def fitting(array: Array) -> Array:
+        own = set(jax.tree.leaves([*jax.typeof(array).sharding.spec]))
+        return everywhere(array) if own & taken else array
+
+    return jax.tree.map(fitting, shared)
+
+
+def flat(array: Array, units: int) -> Array:
+    """Units of so many axes as rows, which an explicit mesh may split from the first axis on."""
+    split = [axis is not None for axis in jax.typeof(array).sharding.spec[:units]]
+    if split != sorted(split, reverse=True):
+        raise ValueError(
+            f"units that are split as {jax.typeof(array).sharding.spec} cannot be gone through in "
+            'parts: jax.sharding.reshard them to split their first axis, or ask for "plain".'
+        )
+    return array.reshape(-1, *array.shape[units:])
+
+
 def together(operands: Tree) -> Tree:
     """Inside `shard_map`, arrays that vary over devices as all of them do together.
 

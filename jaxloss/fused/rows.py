@@ -15,6 +15,7 @@ from jaxloss.core.statistics import Mean, kept
 from jaxloss.fused import blocks, tokens
 from jaxloss.fused.blocks import Options
 from jaxloss.fused.heads import by_tokens, logits_of, options, run, total_of
+from jaxloss.fused.placement import beside, flat
 from jaxloss.fused.schedules import Name, Plan, plan
 
 
@@ -89,11 +90,12 @@ def of_rows(
 ) -> R:
     """A loss of the scores of several heads."""
     if how.schedule == "plain":
+        options = beside(pairs[0][0], options)
         values = loss(tuple(logits_of(h, w) for h, w in pairs), (), (), options)
         return reduce(values, where=where, weights=weights, reduction=reduction)
-    flat = tuple((h.reshape(-1, h.shape[-1]), w) for h, w in pairs)
+    rows = tuple((flat(h, h.ndim - 1), w) for h, w in pairs)
     counts = jnp.ones_like(pairs[0][0][..., 0], dtype=inputs.wide_dtype(pairs[0][0].dtype))
-    return by_tokens(how, loss, flat, (), (), options, counts, where, weights, reduction)
+    return by_tokens(how, loss, rows, (), (), options, counts, where, weights, reduction)
 
 
 def _both(logits: tuple[Array, ...], options: Options) -> list[Array]:
@@ -148,7 +150,7 @@ def binary(
 ) -> R:
     """A label of every class; where and weights are of each, or of an example."""
     if how.schedule == "plain" or not adds_up(reduction):
-        x = blocks.scores(logits_of(hidden, head), options)
+        x = blocks.scores(logits_of(hidden, head), beside(hidden, options))
         values = kernels.logistic_loss(x, labels.astype(x.dtype))
         return reduce(values, where=where, weights=weights, reduction=reduction)
     dtype, examples = inputs.wide_dtype(hidden.dtype), labels.shape[:-1]
@@ -158,15 +160,15 @@ def binary(
     numbers = {} if weights is None else {"weights": jnp.asarray(weights).astype(dtype)}
     (numbers if exact else masks)["labels"] = labels.astype(dtype) if exact else labels
 
-    def flat(tree: dict[str, Array]) -> dict[str, Array]:
+    def joined(tree: dict[str, Array]) -> dict[str, Array]:
         full = {
             name: a if a.ndim == labels.ndim else inputs.spread(name, a, examples)
             for name, a in tree.items()
         }
-        return {name: a.reshape(-1, *a.shape[len(examples) :]) for name, a in full.items()}
+        return {name: flat(a, len(examples)) for name, a in full.items()}
 
-    masks, numbers = flat(masks), flat(numbers)
-    pairs = ((hidden.reshape(-1, hidden.shape[-1]), head),)
+    masks, numbers = joined(masks), joined(numbers)
+    pairs = ((flat(hidden, len(examples)), head),)
     every = jnp.ones_like(pairs[0][0][:, 0], dtype)
     operands = pairs, masks, numbers, options, every > 0, every
     total = jnp.sum(run(total_of, how, _bits_of_chunk, *operands))

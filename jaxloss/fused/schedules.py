@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+from numbers import Real
 from typing import Literal, TypeAlias, cast, get_args
 
 import jax
@@ -47,7 +48,7 @@ class Plan:
             raise ValueError(
                 f"implementation must be one of {[*KERNELS]}, got {self.implementation!r}."
             )
-        if self.rows < 1 or self.classes < 1:
+        if not all(isinstance(n, int) and n > 0 for n in (self.rows, self.classes)):
             raise ValueError(
                 f"a Plan takes 1 or more rows and classes, got {self.rows} and {self.classes}."
             )
@@ -131,8 +132,10 @@ def _require_known(
         raise ValueError(
             f"implementation must be None or one of {[*KERNELS]}, got {implementation!r}."
         )
-    if memory_budget is not None and not memory_budget > 0:
-        raise ValueError(f"memory_budget must be a positive number of bytes, got {memory_budget}.")
+    if memory_budget is not None and not (isinstance(memory_budget, Real) and memory_budget > 0):
+        raise ValueError(
+            f"memory_budget must be a positive number of bytes, got {memory_budget!r}."
+        )
     if not isinstance(schedule, Plan | None) and schedule not in get_args(Name):
         raise ValueError(
             f"schedule must be None, a Plan or one of {get_args(Name)}, got {schedule!r}."

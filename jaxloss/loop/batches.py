@@ -31,6 +31,7 @@ class Place:
         epoch: The epochs that are over.
         batch: The batches that were read in the running one.
         iterator: The state of its iterator, if that has `get_state` and `set_state`.
+        steps_per_call: Of the step, and so of a batch.
     """
 
     row: int = 0
@@ -39,6 +40,16 @@ class Place:
     epoch: int = 0
     batch: int = 0
     iterator: IteratorState = None
+    steps_per_call: int = 1
+
+    def in_calls_of(self, updates: int) -> Place:
+        """The place, which a step of other calls cannot go on from."""
+        if self.calls and self.steps_per_call != updates:
+            raise ValueError(
+                f"the checkpoint is of a training with steps_per_call={self.steps_per_call}, and "
+                f"the step has {updates}: go on with the former, or begin in another folder."
+            )
+        return dataclasses.replace(self, steps_per_call=updates)
 
 
 class Reader:
@@ -58,7 +69,7 @@ class Reader:
             yield self._epoch()
         while epochs is None and calls is not None and place.calls < calls:
             left = min(calls_per_row - place.row_calls, calls - place.calls)
-            yield itertools.islice(stream, left)
+            yield itertools.islice(stream, max(left, 0))  # less with an `every` that is less now
 
     def end_row(self) -> None:
         """The next batch begins a row."""

@@ -115,10 +115,8 @@ def fit(
         signals(signal.SIGINT, *([] if checkpoint is None else [signal.SIGTERM])) as came,
         keeper(checkpoint, watch) as saves,
     ):
-        start = saves and saves.restore(state, resume)
-        training = _Training(
-            step, start or Saved.first(state), batches, saves, sharding, came, show
-        )
+        start = (saves and saves.restore(state, resume)) or Saved.first(state)
+        training = _Training(step, start, batches, saves, sharding, came, show)
         rows = training.reader.rows(calls, epochs, -(-every // step.steps_per_call))
         try:
             training.run(rows, evaluate, watch, callbacks, keep=stop is not None)
@@ -143,7 +141,7 @@ class _Training:
         show: Callable[[int, float], None],
     ) -> None:
         self.step, self.state, self.history = step, start.state, start.history
-        self.reader = Reader(batches, start.place)
+        self.reader = Reader(batches, start.place.in_calls_of(step.steps_per_call))
         self.place = self.reader.here(with_iterator=False)
         self.keeper, self.sharding, self.came, self.show = keeper, sharding, came, show
         self.agreement = agreement(start.state.step)
@@ -274,7 +272,10 @@ class _Training:
     def evaluate(self, evaluate: Evaluate, watch: EarlyStop, *, keep: bool) -> EarlyStop:
         """Records what `evaluate` returns, and whether it is a new best."""
         row = self.place.row
-        values = jax.device_get(dict(evaluate(self.state)))
+        found = evaluate(self.state)
+        if not isinstance(found, Mapping):
+            raise TypeError(f"evaluate must return a dict by name, got {type(found).__name__}.")
+        values = jax.device_get(dict(found))
         named = {f"validation_{name}": value for name, value in values.items()}
         self.history.record(row, self.made, named)
         if not keep and watch.monitor not in values:

@@ -55,7 +55,7 @@ def sharded_softmax_cross_entropy(
         class_axis: The axes of the mesh over which the classes are spread. None: as the types of
             the logits say. Inside of a `jax.shard_map` over them the arguments are the parts of
             this device; "mean" and "sum" are of all of `data_axis` there, and every other
-            reduction is of its own labels.
+            reduction is of its own labels. With `check_vma=False` take the gradient inside of it.
         label_smoothing: The share of a label that is spread evenly over the classes; in [0, 1],
             may be traced.
         class_weights: `[classes]`, spread like the logits; 0 or more, how often a label of each
@@ -148,7 +148,7 @@ def sharded_linear_softmax_cross_entropy(
         class_axis: The axes of the mesh over which the classes are spread. None: as the types of
             the head say. Inside of a `jax.shard_map` over them the arguments are the parts of
             this device; "mean" and "sum" are of all of `data_axis` there, and every other
-            reduction is of its own labels.
+            reduction is of its own labels. With `check_vma=False` take the gradient inside of it.
         bias: `[classes]`, spread like the head; may be traced.
         label_smoothing: The share of a label that is spread evenly over the classes; in [0, 1],
             may be traced.
@@ -188,6 +188,8 @@ def sharded_linear_softmax_cross_entropy(
     """
     place = Place.of(hidden, head, mesh, data_axis, class_axis)
     h, w, labels = heads.headed(where, hidden, head, labels, place.parts)
+    if where is not None:  # no label costs ∞, as that of an absent class would
+        labels = jnp.where(inputs.spread("where", where, labels.shape), labels, -1)
     options = heads.options(
         w,
         bias=bias,

@@ -43,13 +43,20 @@ class Place:
         """As the names say, and without them the types of the arrays, on an explicit mesh."""
         units = jax.typeof(rows).sharding.spec[:-1]
         if data_axis is not None:
-            units = (names(data_axis),)
+            if jnp.ndim(rows) < 2:
+                raise ValueError("data_axis needs units to spread, and there is one: leave it out.")
+            units = (names(data_axis), *[None] * (jnp.ndim(rows) - 2))
         last = jax.typeof(matrix).sharding.spec[-1:]
         classes = names(last if class_axis is None else class_axis)
         if not classes:
             raise ValueError(
                 "class_axis must name the axes of the mesh over which the classes are spread: the "
                 "types of the arrays do not say it."
+            )
+        if both := sorted({*names(units)} & {*classes}):
+            raise ValueError(
+                f"data_axis and class_axis must be different axes of the mesh, and {both} are in "
+                "both."
             )
         place = cls.on(mesh, PartitionSpec(*units), classes)
         place.require_division(jnp.shape(rows)[:-1], jnp.shape(matrix)[-1:])

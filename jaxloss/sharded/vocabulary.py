@@ -1,8 +1,8 @@
 """A vocabulary that is split over devices: what each knows of its part becomes what all know.
 
-Everything here is inside of `jax.shard_map`, and only vectors with one number per row travel. What
-differentiates it need not know: the gradient is right whether or not the map checks what varies
-(`check_vma`), which JAX does not see to by itself.
+Everything here is inside of `jax.shard_map`, and only vectors with one number per row travel. A
+gradient that is taken inside of the map is right whether or not the map checks what varies
+(`check_vma`), which JAX does not see to by itself; one of the map, from outside, if it checks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxloss.core import class_options, over_classes
+from jaxloss.core import class_options, numerics, over_classes
 from jaxloss.fused import heads
 from jaxloss.fused.blocks import Options, Statistics, rounded_off
 from jaxloss.sharded.meshes import Axes
@@ -99,7 +99,7 @@ def _shared(array: Array, axes: Axes) -> Array:
 
 _shared.defvjp(
     lambda array, axes: (_apart(array, axes), None),
-    lambda axes, _, change: (jax.lax.psum(change, axes),),
+    lambda axes, _, change: (jax.lax.psum(numerics.wide(change), axes).astype(change.dtype),),
 )
 
 

@@ -38,10 +38,17 @@ def merging_scan(
         return (carry, jax.tree.map(jnp.add, state[1], sums)), rows
 
     shapes = jax.eval_shape(lambda index: without_rows(body(carry, index)[1])[0], 0)
-    zeros = different_by_device(jax.tree.map(jnp.zeros_like, shapes), axis_name)
+    zeros = different_by_device(jax.tree.map(_zeros, shapes), axis_name)
     (carry, sums), rows = jax.lax.scan(merge_part, (carry, zeros), jnp.arange(n))
     merged = with_rows(sums, jax.tree.map(_in_order, rows))
     return carry, merged if axis_name is None else merge(merged, axis_name=axis_name)
+
+
+def _zeros(like: jax.ShapeDtypeStruct) -> Array:
+    """`jnp.zeros_like`, which fails where a `jax.shard_map` is over some axes of a mesh only."""
+    if like.sharding is None:
+        return jnp.zeros(like.shape, like.dtype)
+    return jnp.zeros_like(like)
 
 
 def without_rows(statistics: Merged) -> tuple[Merged, list[Concat]]:
