@@ -60,7 +60,7 @@ def main(port, process, processes):
     x, z = (jax.make_array_from_callback(a.shape, rows, a.__getitem__) for a in embeddings())
     said = []
     for columns in ("ring", "gathered"):
-        how = {"axis_name": "rows", "mesh": mesh, "columns": columns}
+        how = {"data_axis": "rows", "mesh": mesh, "columns": columns}
         both = losses(jaxloss.sharded_clip_loss, jaxloss.sharded_siglip_loss, **how)
         said.append(gathered(*both(x, z, jnp.float32(2))))
     specs = [PartitionSpec(*p) for p in ((), (None, "rows"), ("rows",), ())]

@@ -170,7 +170,7 @@ def test_fit_in_two_processes_is_fit_in_one(jaxloss, tmp_path):
         ("--coordinator node1 --process 0 --processes 2", "is HOST:PORT, such as"),
         ("--coordinator :99 --process 0 --processes 2", "is HOST:PORT, such as"),
         ("--coordinator node1:65536 --process 0 --processes 2", "is HOST:PORT, such as"),
-        ("--coordinator node1:99 --process 2 --processes 2", "--process is 0 to 1"),
+        ("--coordinator node1:99 --process 2 --processes 2", "--process must be below --processes"),
     ],
 )
 def test_wrong_options_are_a_sentence(options, sentence, mistake):
