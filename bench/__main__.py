@@ -10,6 +10,7 @@ import argparse
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
@@ -46,8 +47,8 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.json and options.json.suffix == ".md":
         parser.error(f"--json {options.json} is where the report goes: name it .json")
-    if options.json and not os.access(_nearest(options.json.absolute().parent), os.W_OK):
-        parser.error(f"--json {options.json} cannot be written there")
+    if options.json and (why := _unwritable(options.json.parent)):
+        parser.error(f"--json {options.json} cannot be written: {why}")
     if options.plots and options.plots.exists() and not options.plots.is_dir():
         parser.error(f"--plots {options.plots} is a file: name a folder")
     if unknown := set(options.suite) - set(NAMES):
@@ -55,9 +56,14 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def _nearest(folder: Path) -> Path:
-    """The folder, or the first above it that there is."""
-    return next(each for each in (folder, *folder.parents) if each.exists())
+def _unwritable(folder: Path) -> str:
+    """Why nothing can be written there, before minutes of measuring; else nothing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return str(error.strerror)
+    return ""
 
 
 def _positive(text: str) -> int:

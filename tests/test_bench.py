@@ -230,6 +230,8 @@ def test_machines_of_one_name_are_told_apart(tmp_path, monkeypatch):
         ("accuracy --points -3", "must be a whole number of 1 or more, got -3"),
         ("limit --peers optax,nosuch", "There is no peer nosuch: it is one of optax,"),
         ("limit --json out.md", "--json out.md is where the report goes"),
+        ("limit --json /proc/x/y.json", "y.json cannot be written: No such file or directory"),
+        ("limit --json README.md/y.json", "README.md/y.json cannot be written:"),
         ("limit --plots README.md", "--plots README.md is a file"),
         ("compare no.json none.json", "there is no file no.json"),
         ("compare README.md README.md", "README.md holds no results of the bench"),
