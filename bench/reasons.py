@@ -100,6 +100,10 @@ REASONS: dict[str, str] = {
         "few tokens at a time: for each of these the head is read twice, and its gradient read and "
         "written, of 62.5 MiB each"
     ),
+    r"fused: clip_loss, .*everything at once": (
+        "the own pair is left out of the sums of its row and its column, so that a confident pair "
+        "keeps its digits: two masks, and six exponentials for two (HLO); as many products"
+    ),
     r"fused: linear head tiles": "the least memory multiplies four times, and theirs three times",
     r"fused: linear head, .*bfloat16.*: optax": (
         "a processor without products of bfloat16: XLA widens both operands of every product, ours "

@@ -349,9 +349,13 @@ def clip_loss(
 
 
 def _clip(images: Array, texts: Array, scale: Array, where: Array) -> tuple[Array, Array]:
-    to_texts = _own_among_all(scale * _similarities(images, texts, where), where)
-    to_images = _own_among_all(scale * _similarities(texts, images, where), where)
-    return (to_texts + to_images) / 2, where
+    own, columns, lift = fused.clip_sides(False, images, texts, scale, where)
+    s = scale * jnp.matmul(images, columns.T, precision="highest")
+    match = jnp.eye(len(where), dtype=bool)
+    to_texts = jnp.where(match | ~where[None], -jnp.inf, s)
+    to_images = jnp.where(match | ~where[:, None], -jnp.inf, s + lift[:, None]).T
+    logs = over_classes.logsumexp(to_texts), over_classes.logsumexp(to_images)
+    return fused.clip_values(own, lift, logs), where
 
 
 def siglip_loss(
