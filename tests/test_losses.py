@@ -139,8 +139,12 @@ def test_labels_without_a_sign_are_none(loss, dtype):
 
 def test_vectors_without_features_are_alike():
     z = jnp.zeros((2, 0))
-    for value in jaxloss.info_nce_loss(z, z), jaxloss.clip_loss(z, z, logit_scale=1.0):
-        np.testing.assert_allclose(value, np.log(2), rtol=1e-6)
+    for schedule in "plain", "blocks":
+        values = (
+            jaxloss.info_nce_loss(z, z, schedule=schedule),
+            jaxloss.clip_loss(z, z, logit_scale=1.0, schedule=schedule),
+        )
+        np.testing.assert_allclose(values, np.log(2), rtol=1e-6)
 
 
 def test_one_number_is_no_list():

@@ -134,10 +134,10 @@ def clip_sides(
 def _shift(rows: Array, where: Array, axes: tuple[str, ...]) -> Array:
     """The mean, or 0 where it outweighs a row, whose digits would drown in those of others."""
     common = mean(rows, where, axes)
-    sizes = jnp.max(jnp.abs(jax.lax.stop_gradient(rows)), axis=1)
+    sizes = jnp.max(jnp.abs(jax.lax.stop_gradient(rows)), axis=1, initial=0)
     least = jnp.min(sizes, where=where, initial=jnp.inf)
     least = jax.lax.pmin(least, axes) if axes else least
-    return jnp.where(jnp.max(jnp.abs(common)) <= 2 * least, common, 0)
+    return jnp.where(jnp.max(jnp.abs(common), initial=0) <= 2 * least, common, 0)
 
 
 def clip_values(own: Array, lift: Array, logs: Ways) -> Array:
