@@ -41,6 +41,7 @@ GEMMA_2 = Head("Gemma 2 2B", 8192, 2304, 256_000)
 TINY_LM = Head("tiny model", 256, 64, 4000)
 
 CLIP = Pairs("CLIP, batch of 8192", 8192, 512)
+SMALL_CLIP = Pairs("CLIP, batch of 1024", 1024, 512)
 BIG_CLIP = Pairs("CLIP, batch of 65536", 65_536, 512)
 TINY_CLIP = Pairs("CLIP, batch of 512", 512, 64)
 

@@ -104,4 +104,4 @@ def _head(shape: shapes.Head) -> Workload:
 
 
 def _pairs(shape: shapes.Pairs) -> Workload:
-    return _ours(fused.pair("clip_loss", jaxloss.clip_loss, shape, 1, {}, {}))
+    return _ours(fused.pair("clip_loss", jaxloss.clip_loss, shape, 1, {}))
