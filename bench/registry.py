@@ -7,7 +7,6 @@ called, and its lines say what the peers call it.
 from __future__ import annotations
 
 import ast
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +28,7 @@ def case_of(loss: str) -> Case:
 def contenders(case: Case) -> dict[str, Contender]:
     """The mean of ours and of each peer that has the loss."""
     found = {"jaxloss": Contender("jaxloss", case.call)}
-    for peer, line in lines_of(case, ("optax", "torch", "keras")).items():
+    for peer, line in lines_of(case, ("optax", "torch", "keras", "tokamax")).items():
         if not any(map(_particular, line.call().keywords)):
             found[peer] = Contender(peer, mean_of(line, len(case.domains)))
             if peer == "torch" and case.loss.__name__ in COMPILED:
@@ -64,8 +63,7 @@ def mean_of(line: Line, count: int) -> Callable[..., Any]:
     known: dict[str, Any] = {}  # from the first call on, which imports the peer
 
     def names() -> dict[str, Any]:
-        root = importlib.import_module(there.split(".")[0])
-        importlib.import_module(there.split("(")[0].rpartition(".")[0])
+        root = migration.package_of(there)
         of_torch = root.__name__ == "torch"
         values = {k: migration.tensor(v) if of_torch else v for k, v in constant.items()}
         return {root.__name__: root, "jnp": jnp, **values}

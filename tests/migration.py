@@ -6,12 +6,14 @@ import importlib
 import importlib.util
 import inspect
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 from cases import Case
 from harness import CASES, is_float
 
@@ -19,7 +21,7 @@ import jaxloss
 from jaxloss.cli.catalogue import Counterpart, entries
 
 os.environ["KERAS_BACKEND"] = "jax"
-PEERS = ("optax", "torch", "keras", "sklearn", "scipy")
+PEERS = ("optax", "torch", "keras", "tokamax", "sklearn", "scipy")
 INSTALLED = tuple(peer for peer in PEERS if importlib.util.find_spec(peer))
 # what a letter stands for that is the value of an option
 OPTIONS: Mapping[str, Any] = {
@@ -128,14 +130,19 @@ def ours(line: Line, arrays: tuple[Any, ...]) -> Any:
 
 def theirs(line: Line, arrays: tuple[Any, ...]) -> Any:
     there = line.counterpart.there
-    root = importlib.import_module(there.split(".")[0])
-    importlib.import_module(there.split("(")[0].rpartition(".")[0])
-    letters = line.letters(arrays)
-    if root.__name__ in ("optax", "keras"):
+    root, letters = package_of(there), line.letters(arrays)
+    if root.__name__ in ("optax", "keras", "tokamax"):
         return compiled(there, {root.__name__: root}, letters)
     if root.__name__ == "torch":
         letters = {name: tensor(value) for name, value in letters.items()}
     return evaluate(there, {root.__name__: root, **letters})
+
+
+def package_of(there: str) -> Any:
+    """The package of a peer's call, and the module that the call is in is imported too."""
+    importlib.import_module(there.split("(")[0].rpartition(".")[0])
+    flags.FLAGS(sys.argv[:1])  # tokamax would read its own from a command line that is ours
+    return importlib.import_module(there.split(".")[0])
 
 
 def tensor(value: Any) -> Any:

@@ -156,7 +156,7 @@ def test_planted_peers_are_found():
         "jaxloss": Contender("jaxloss", jnp.sum),
         "slow": Contender("optax", slow),
         "wrong": Contender("baseline", lambda x: 1.01 * jnp.sum(x)),
-        "absent": Contender("tokamax", jnp.sum),
+        "absent": Contender("nobody", jnp.sum),
         "broken": Contender("optax", broken),
         "not chosen": Contender("keras", jnp.sum),
     }
@@ -168,7 +168,7 @@ def test_planted_peers_are_found():
         gradients=(0,),
         bounds={"slow time": 1e-9, "wrong time": 1.0, "slow memory": 2.0},
     )
-    found = row_of(workload, Options(rounds=5, peers=("optax", "tokamax")))
+    found = row_of(workload, Options(rounds=5, peers=("optax", "nobody")))
     assert list(found.contenders) == ["jaxloss", "slow", "wrong", "absent", "broken"]
     assert found.contenders["wrong"].note.startswith("wrong: apart by")
     assert not found.contenders["wrong"].seconds and len(found.ours.seconds) == 5

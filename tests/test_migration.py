@@ -37,8 +37,8 @@ def test_line_is_true(line, rng):
         arrays = chosen(line, rng)
         got, want = np.asarray(ours(line, arrays)), np.asarray(theirs(line, arrays))
     assert got.shape == want.shape
-    # Keras adds 1e-7 to logarithms and norms or clips there; nobody else adds so much
-    tolerance = 1e-5 if line.counterpart.peer == "keras" else 1e-9
+    # Keras adds 1e-7 to logarithms and norms or clips there; tokamax sums in float32
+    tolerance = {"keras": 1e-5, "tokamax": 1e-6}.get(line.counterpart.peer, 1e-9)
     np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,6 +12,7 @@ import optax
 import jaxloss
 from bench import aot, shapes
 from bench.baselines import by_chunks, clip_at_once, siglip_at_once
+from bench.registry import case_of, contenders
 from bench.rows import Row, Work
 from bench.workload import Arrays, Contender, Options, Workload, rows_of
 
@@ -60,13 +59,11 @@ def linear(
 ) -> Workload:
     """Loss and gradients by hidden states and head."""
     ours = functools.partial(jaxloss.linear_softmax_cross_entropy, **KEYWORDS[how])
+    peers = contenders(case_of("linear_softmax_cross_entropy"))
     # only the optax that builds everything is wanted beside the least memory
     every = {"jaxloss": Contender("jaxloss", ours), "optax": Contender("optax", _optax)}
     if how == DEFAULT:
-        every |= {
-            "torch": Contender("torch", _torch),
-            "tokamax": Contender("tokamax", _tokamax),
-        }
+        every |= {peer: peers[peer] for peer in ("torch", "tokamax")}
     if how == DEFAULT or peaks:
         every["baseline: chunks of 1024 x 2048"] = Contender("baseline", by_chunks)
     size, width = (shape.tokens, shape.features, shape.classes), 4 if dtype == "float32" else 2
@@ -88,19 +85,6 @@ def linear(
 def _optax(hidden: jax.Array, head: jax.Array, labels: jax.Array) -> jax.Array:
     loss = optax.losses.softmax_cross_entropy_with_integer_labels
     return loss(hidden @ head, labels).mean()
-
-
-def _torch(hidden: Any, head: Any, labels: Any) -> Any:
-    import torch
-
-    return torch.nn.functional.linear_cross_entropy(hidden, head.T, labels)
-
-
-def _tokamax(hidden: jax.Array, head: jax.Array, labels: jax.Array) -> jax.Array:
-    tokamax = importlib.import_module("tokamax")
-
-    loss = tokamax.linear_softmax_cross_entropy_loss
-    return loss(hidden, labels, head, reduction="mean")
 
 
 def towers(shape: shapes.Pairs, scalars: int, rng: np.random.Generator) -> Arrays:

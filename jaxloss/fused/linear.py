@@ -78,6 +78,8 @@ def linear_softmax_cross_entropy(
         Fused linear cross entropy, cut cross entropy, language-model head loss.
         `torch.nn.functional.linear_cross_entropy(h, w.T, y, linear_bias=b)`:
             `linear_softmax_cross_entropy(h, w, y, bias=b)`
+        `tokamax.linear_softmax_cross_entropy_loss(h, y, w, reduction="mean")`:
+            `linear_softmax_cross_entropy(h, w, y)`, its own default is "sum"
 
     Example:
         >>> hidden, head = jnp.array([[1.0, 2.0]]), jnp.array([[2.0, 0.0], [0.0, 0.0]])
