@@ -61,7 +61,7 @@ class Tile:
 class Kernel(Protocol):
     """Statistics and their gradient, in one implementation.
 
-    `backward` returns the gradients of hidden and head in their dtypes, and of the options.
+    `backward` returns the gradients of hidden, in its dtype or wider, of head and of the options.
     """
 
     def forward(
@@ -147,7 +147,7 @@ def backward(
     start = zeros((wide, head, options), (rows, head, options))
     order = jnp.arange(count - 1, -1, -1, dtype=labels.dtype)
     (of_hidden, of_head, of_options), _ = jax.lax.scan(block, start, order)
-    return joined(of_hidden, labels.shape[0]).astype(hidden.dtype), of_head, of_options
+    return joined(of_hidden, labels.shape[0]), of_head, of_options
 
 
 def _chunk_of_gradients(part: _Part, sums: tuple[Array, Options], each: Any) -> tuple[Any, Array]:
@@ -294,13 +294,18 @@ def _add_spread(options: Options, x: Array, part: _Part, change: Statistics) -> 
 def statistics(
     kernel: Kernel, tile: Tile, hidden: Array, head: Array, labels: Array, options: Options
 ) -> Statistics:
-    """The statistics of `hidden·head`, differentiable by hidden, head and options."""
+    """The statistics of `hidden·head`, differentiable by hidden, head and options.
+
+    Hidden is multiplied in the dtype of head, and may be wide, so that its gradient is.
+    """
+    dtype = hidden.dtype
 
     @jax.custom_vjp
-    def rule(*operands: Any) -> Statistics:
-        return kernel.forward(tile, *operands)
+    def rule(hidden: Array, *others: Any) -> Statistics:
+        return kernel.forward(tile, hidden.astype(head.dtype), *others)
 
-    def pass_on(*operands: Any) -> tuple[Statistics, Any]:
+    def pass_on(hidden: Array, *others: Any) -> tuple[Statistics, Any]:
+        operands = hidden.astype(head.dtype), *others
         found = kernel.forward(tile, *operands)
         return found, (operands, found)
 
@@ -309,7 +314,7 @@ def statistics(
         of_hidden, of_head, of_options = kernel.backward(
             tile, *operands, found=found, change=change
         )
-        return of_hidden, of_head, None, of_options
+        return of_hidden.astype(dtype), of_head, None, of_options
 
     rule.defvjp(pass_on, pull_back)
     return rule(*together((hidden, head, labels, options)))

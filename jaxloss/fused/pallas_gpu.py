@@ -110,4 +110,4 @@ def backward(
     if classes % width:
         sums = of(sums, whole * width, classes % width)
     of_hidden, of_head, *rest = sums
-    return of_hidden.astype(hidden.dtype), of_head, tiles.of_options(options, *rest)
+    return of_hidden, of_head, tiles.of_options(options, *rest)

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, Num
 
-from jaxloss.core import inputs
+from jaxloss.core import inputs, numerics
 from jaxloss.core.reductions import R, Reduction
 from jaxloss.fused import blocks, heads
 from jaxloss.fused.blocks import Options, Statistics
@@ -230,9 +230,9 @@ def _of_head(
     options: Options,
 ) -> tuple[Array, Array | None]:
     how = chosen(hidden, head)
-    hidden = vocabulary.shared(hidden, axes)
+    hidden = vocabulary.shared(numerics.wide(hidden), axes)  # what devices find is rounded once
     if how.schedule == "plain":
-        return _of_logits(axes, heads.logits_of(hidden, head), labels, options)
+        return _of_logits(axes, vocabulary.logits_of(hidden, head), labels, options)
     if how.schedule == "tokens":
         raise ValueError(
             "schedule must be None, 'plain', 'classes' or 'tiles', got 'tokens': no device has all "

@@ -26,6 +26,19 @@ def own_labels(labels: Array, classes: int, axes: Axes) -> Array:
     return jnp.where((local >= 0) & (local < classes), local, -1)
 
 
+@jax.custom_jvp
+def logits_of(hidden: Array, head: Array) -> Array:
+    """Scores of hidden states that are wide for the sake of their gradient alone."""
+    return heads.logits_of(hidden.astype(head.dtype), head)
+
+
+@logits_of.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (hidden, head), (of_hidden, of_head) = primals, tangents
+    change = heads.logits_of(of_hidden, numerics.wide(head))
+    return logits_of(hidden, head), change + heads.logits_of(hidden.astype(head.dtype), of_head)
+
+
 def of_logits(x: Array, labels: Array, options: Options, spread: bool) -> Statistics:
     """`blocks.statistics` of scores that are all there."""
     hit = over_classes.hit(x, labels)
@@ -99,7 +112,7 @@ def _shared(array: Array, axes: Axes) -> Array:
 
 _shared.defvjp(
     lambda array, axes: (_apart(array, axes), None),
-    lambda axes, _, change: (jax.lax.psum(numerics.wide(change), axes).astype(change.dtype),),
+    lambda axes, _, change: (jax.lax.psum(change, axes),),
 )
 
 
