@@ -11,7 +11,13 @@ from matplotlib.figure import Figure
 
 from bench.rows import Results, Row, fraction, limits
 
-COLOURS = {"optax": "#3b76af", "torch": "#d8743b", "torch compiled": "#a34d1f", "keras": "#4f9d5d"}
+COLOURS = {
+    "optax": "#3b76af",
+    "torch": "#d8743b",
+    "torch compiled": "#a34d1f",
+    "keras": "#4f9d5d",
+    "tokamax": "#8e63a8",
+}
 OTHER, MOST = "#777777", 24  # bars of one picture
 
 
