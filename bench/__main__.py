@@ -81,7 +81,7 @@ def measure(chosen: argparse.Namespace, console: Console) -> int:
             console.print(f"JAX finds no {chosen.device} here: leave --device out.")
             return 2
     from bench import machine, peers, show
-    from bench.rows import Results
+    from bench.rows import Results, too_fast
     from bench.suites import NAMES, suite
     from bench.workload import Options
 
@@ -117,7 +117,8 @@ def measure(chosen: argparse.Namespace, console: Console) -> int:
 
         for picture in plots.save(results, chosen.plots):
             console.print(f"written: {picture}")
-    return int(any(row.ours.note.startswith("cannot") for row in results.rows))
+    impossible = not chosen.quick and any(too_fast(results.rows))  # 5 rounds are too few to tell
+    return int(impossible or any(row.ours.note.startswith("cannot") for row in results.rows))
 
 
 def _has_devices() -> bool:

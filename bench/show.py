@@ -12,7 +12,7 @@ from bench import markdown
 from bench.machine import sentence
 from bench.measure import FEW, PAUSE
 from bench.reasons import slower
-from bench.rows import Measured, Results, Row, fraction, limits
+from bench.rows import Measured, Results, Row, fraction, limits, too_fast
 
 HEADS = ["workload", "who", "ms", "ours / it", "memory MiB", "of the limit", "remarks"]
 ABOUT = """# {device}
@@ -100,7 +100,7 @@ def report(results: Results, only: str = "") -> str:
 
 
 def summary(results: Results, console: Console) -> None:
-    """What missed its bound, and what is slower for no known reason, a line each."""
+    """What missed its bound, is slower for no known reason, or cannot be so fast: a line each."""
     missed = [(row, miss) for row in results.rows for miss in row.misses()]
     for row, miss in missed:
         console.print(f"missed: {row.suite}: {row.name}: {miss}", markup=False)
@@ -108,6 +108,10 @@ def summary(results: Results, console: Console) -> None:
     for row, who in unknown:
         ratio = row.ratio(who)
         console.print(f"slower: {row.suite}: {row.name}: {ratio} of {who}", markup=False)
+    for row, times in too_fast(results.rows):
+        said = f"too fast: {row.suite}: {row.name}: {times:.1f} of the machine's limit"
+        why = "bytes or flops are miscounted, or the machine was busy while the limit was measured"
+        console.print(f"{said}: {why}", markup=False)
     bounds = sum(len(row.bounds) for row in results.rows)
     compared = sum(row.compared() for row in results.rows)
     by_median = sum("by the interval's end" not in miss for _, miss in missed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,8 @@ SIDES = (512, 2048)
 
 
 def rows(options: Options) -> Iterator[Row]:
-    return rows_of(workloads(options), options)
+    """All other figures hang on these, so that a quick run takes as many rounds."""
+    return rows_of(workloads(options), dataclasses.replace(options, rounds=max(15, options.rounds)))
 
 
 def workloads(options: Options) -> Iterator[Workload]:
