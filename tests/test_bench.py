@@ -264,7 +264,8 @@ def test_no_loss_of_a_name_is_no_result():
     assert none.ours.note == "cannot: no loss has 'nosuch' in its name"
 
 
-def test_a_rate_far_above_the_limit_is_told(capsys):
+@pytest.mark.parametrize("more, code", [("", 1), (" --quick", 0)])
+def test_a_rate_far_above_the_limit_is_told(more, code, monkeypatch, capsys):
     row = of_rounds(1.0)
     assert fraction(row, row.ours, limits([row])) == pytest.approx(0.5)
     rounds = Measured([5e-3, 1e-3, 5e-3])  # of a busy machine
@@ -275,7 +276,10 @@ def test_a_rate_far_above_the_limit_is_told(capsys):
     )
     assert [*too_fast([limit, row, double])] == []
     assert [*too_fast([limit, triple])] == [(triple, pytest.approx(3, rel=1e-2))]
-    show.summary(Results({}, [limit, triple]), Console(width=200))
+    planted = SimpleNamespace(rows=lambda options: [limit, triple])
+    monkeypatch.setattr("bench.suites.suite", lambda name: planted)
+    monkeypatch.setattr("sys.argv", ["bench", "limit", *more.split()])
+    assert bench.main() == code
     assert "name: 3.0 of the machine's limit: bytes or flops" in capsys.readouterr().out
 
 
