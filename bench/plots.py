@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -18,7 +19,7 @@ COLOURS = {
     "keras": "#4f9d5d",
     "tokamax": "#8e63a8",
 }
-OTHER, MOST = "#777777", 24  # bars of one picture
+OTHER, MOST = "#777777", 24  # workloads of one picture
 
 
 def save(results: Results, folder: Path) -> list[Path]:
@@ -27,9 +28,11 @@ def save(results: Results, folder: Path) -> list[Path]:
     found = []
     for suite in dict.fromkeys(row.suite for row in results.rows):
         rows = [row for row in results.rows if row.suite == suite and _ratios(row)]
-        for part in range(0, len(rows), MOST):
-            name = f"ratios-{suite}" + (f"-{part // MOST + 1}" if len(rows) > MOST else "")
-            found.append(_saved(ratios(rows[part : part + MOST], suite), folder / f"{name}.png"))
+        pages = math.ceil(len(rows) / MOST)
+        for page in range(pages):
+            part = rows[len(rows) * page // pages : len(rows) * (page + 1) // pages]
+            name = f"ratios-{suite}" + (f"-{page + 1}" if pages > 1 else "")
+            found.append(_saved(ratios(part, suite), folder / f"{name}.png"))
     if any(row.suite == "scaling" for row in results.rows):
         found.append(_saved(scaling(results), folder / "scaling.png"))
     if any(row.work.amounts() for row in results.rows):
